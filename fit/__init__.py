@@ -1,0 +1,1 @@
+"""From measured tables to an analytical performance-power model with stated errors."""

@@ -1,0 +1,1 @@
+"""The accelerator: configuration, RTL, programs for it, and the memory it talks to."""

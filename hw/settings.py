@@ -1,0 +1,71 @@
+"""Frozen, validated values, and how they are read from YAML.
+
+Every value that enters the project from a file is a subclass of `Settings`: unknown keys are
+refused, nothing is coerced silently, and an error names file, key, value and rule in one line.
+"""
+
+from pathlib import Path
+from typing import TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from hw.errors import ConfigError
+
+
+class Settings(BaseModel):
+    """Base of every validated value: frozen, keyword-only, no unknown keys, no coercion."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+S = TypeVar("S", bound=Settings)
+
+
+def _first_line(error: ValidationError, where: str) -> str:
+    """One line for the first problem pydantic found, plus how many more there are."""
+    problems = error.errors(include_url=False)
+    first = problems[0]
+    key = ".".join(str(part) for part in first["loc"]) or "(whole file)"
+    if first["type"] == "extra_forbidden":
+        text = f"{key} must be a known key, not {first['input']!r} ({where}); remove it or correct its spelling"
+    elif first["type"] == "missing":
+        text = f"{key} must be given ({where}); add it"
+    else:
+        rule = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ").removeprefix("Assertion failed, ")
+        value = first["input"]
+        shown = f", not {value!r}" if not isinstance(value, dict) else ""
+        text = f"{key} must be {rule}{shown} ({where})"
+    more = f"; {len(problems) - 1} more problem(s) in this file" if len(problems) > 1 else ""
+    return " ".join((text + more).split())
+
+
+def parse(kind: type[S], data: object, where: str) -> S:
+    """`data` (plain values) as a `kind`; raises `ConfigError` naming `where` and the key."""
+    if not isinstance(data, dict):
+        raise ConfigError(f"content must be a mapping of keys to values, not {type(data).__name__} ({where})")
+    try:
+        return kind.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError(_first_line(error, where)) from None
+
+
+def read_yaml(path: Path | str) -> object:
+    """The plain values in a YAML file; raises `ConfigError` if it is absent or not YAML."""
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not UTF-8 text"
+        raise ConfigError(f"file must be readable YAML, not {path} ({reason})") from None
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        raise ConfigError(f"file must be valid YAML ({path}{line}): {getattr(error, 'problem', error)}") from None
+
+
+def load(kind: type[S], path: Path | str) -> S:
+    """A `kind` read from the YAML file at `path`."""
+    return parse(kind, read_yaml(path), str(path))
