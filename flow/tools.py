@@ -86,7 +86,9 @@ def tool_version(name: str) -> str:
         return importlib.metadata.version(tool.distribution)
     try:
         # iverilog -V exits non-zero where it cannot run its back end, and still prints its version first.
-        run = subprocess.run([path, *tool.version_arguments], capture_output=True, text=True, timeout=30, stdin=subprocess.DEVNULL)
+        run = subprocess.run(
+            [path, *tool.version_arguments], check=False, capture_output=True, text=True, timeout=30, stdin=subprocess.DEVNULL
+        )
     except (OSError, subprocess.TimeoutExpired) as error:
         raise ToolError(f"{path} must print its version, not fail ({error})") from None
     found = re.search(tool.version_pattern, run.stdout + run.stderr)
