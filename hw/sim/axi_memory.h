@@ -1,0 +1,111 @@
+// AXI4 slave memory for a testbench: data, timing, random stalls and a protocol monitor.
+//
+// Settings (key=value, see KeyValue):
+//   data_bytes            bytes of a beat
+//   image                 file with the contents from address 0; bytes never written read as an address-dependent pattern
+//   window                base:bytes:r|w|rw, any number; an access outside every window with that right is a violation
+//   fault                 base:bytes, any number; bursts that touch it get SLVERR and change nothing
+//   dump, dump_base, dump_bytes, result   files written at the end: memory contents, and counters as "key value" lines
+//   seed, stall_probability               of each ready and each new valid to be held back for a cycle
+//   max_outstanding       transactions accepted and not yet answered, of each direction
+//   ideal_latency_ps      fixed latency and unlimited bandwidth; otherwise the keys of DramParameters
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <deque>
+#include <memory>
+#include <optional>
+#include <random>
+#include <string>
+#include <unordered_map>
+#include <vector>
+
+#include "dram_model.h"
+
+struct AxiInputs {  // what the master drives, sampled at the clock edge
+    bool reset;
+    bool arvalid, awvalid, wvalid, wlast, rready, bready;
+    uint32_t arid, arlen, arsize, arburst, awid, awlen, awsize, awburst, wstrb;
+    uint64_t araddr, awaddr;
+    const uint32_t* wdata;
+};
+
+struct AxiOutputs {  // what the memory drives after the edge
+    bool arready = false, awready = false, wready = false, rvalid = false, rlast = false, bvalid = false;
+    uint32_t rid = 0, rresp = 0, bid = 0, bresp = 0;
+    std::array<uint32_t, 8> rdata{};
+};
+
+class AxiMemory {
+  public:
+    explicit AxiMemory(const KeyValue& settings);
+
+    // One rising clock edge at `now_ps`. Returns false after a violation of the protocol.
+    bool edge(int64_t now_ps, const AxiInputs& in, AxiOutputs& out);
+    void finish(int64_t now_ps);  // write the dump and the result file
+
+  private:
+    struct Window {
+        uint64_t base, bytes;
+        bool read, write;
+        bool holds(uint64_t address, uint64_t length) const { return address >= base && address + length <= base + bytes; }
+        bool touches(uint64_t address, uint64_t length) const { return address < base + bytes && base < address + length; }
+    };
+    struct Transaction {
+        uint64_t serial, address;
+        uint32_t id, beats;
+        bool fault = false;
+        uint32_t beats_done = 0;           // reads: returned; writes: taken from the master
+        uint64_t bursts_queued = 0;        // handed to the DRAM model (or, ideal, answered)
+        std::vector<int64_t> ready_ps;     // reads: when each DRAM burst's data is there
+    };
+    struct WriteBeat {
+        std::array<uint32_t, 8> data;
+        uint32_t strobe;
+        bool last;
+    };
+    struct Channel {  // last cycle's state of a master-driven channel, for the stability rule
+        bool waiting = false;
+        std::vector<uint32_t> payload;
+    };
+
+    void accept_address(const AxiInputs& in, bool write, int64_t now_ps);
+    void accept_write_beat(const AxiInputs& in);
+    void feed_dram(int64_t now_ps);
+    void drive_read(int64_t now_ps, bool taken, AxiOutputs& out);
+    void drive_write_response(bool taken, AxiOutputs& out);
+    void write_beats(int64_t now_ps);
+    void check_stable(const AxiInputs& in, const AxiOutputs& out);
+    void check_channel(Channel& channel, const char* name, bool valid, bool ready, std::vector<uint32_t> payload);
+    void violation(const std::string& text);
+    bool stalled() { return stall_ > 0 && std::uniform_real_distribution<double>(0, 1)(random_) < stall_; }
+
+    uint64_t length(const Transaction& t) const { return static_cast<uint64_t>(t.beats) * data_bytes_; }
+    uint64_t burst_count(const Transaction& t) const;
+    uint8_t* page(uint64_t address);
+    void load_image(const std::string& path);
+
+    const uint64_t data_bytes_;
+    const double stall_;
+    const size_t max_outstanding_;
+    const KeyValue settings_;
+    std::vector<Window> windows_, faults_;
+    std::unordered_map<uint64_t, std::vector<uint8_t>> pages_;
+    std::mt19937_64 random_;
+
+    std::unique_ptr<DramModel> dram_;  // none: ideal
+    int64_t ideal_latency_ps_ = 0;
+    uint64_t burst_bytes_;
+
+    std::deque<Transaction> reads_, writes_;  // accepted, in order; a write leaves with its response
+    std::deque<WriteBeat> write_data_;
+    std::deque<std::pair<uint32_t, uint32_t>> responses_;  // (id, resp) of finished writes
+    std::vector<std::pair<uint64_t, uint64_t>> open_writes_;  // (address, bytes) accepted and not yet acknowledged, in order
+    std::optional<uint64_t> returning_;                       // serial of the read that is on the R channel
+    uint64_t next_serial_ = 0;
+    Channel ar_, aw_, w_;
+    std::string violation_;
+    int64_t now_ps_ = 0;
+    int64_t read_beats_ = 0, write_beats_ = 0, read_bytes_ = 0, write_bytes_ = 0, read_transactions_ = 0, write_transactions_ = 0, edges_ = 0;
+};
