@@ -1,0 +1,124 @@
+"""The two measured tables that everything later is fitted on, and their provenance.
+
+`corners.csv` (of a technology): one row per (design, block, corner, workload, phase), from synthesis, timing, replayed
+activity and the power engine. `cycles.csv`: one row per RTL simulation of a layer, with the event counters.
+Beside each lies a JSON file with the same stem that says where it comes from.
+"""
+
+import json
+import os
+import tempfile
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from hw.errors import ConfigError
+from hw.registers import EVENTS
+
+TABLE_VERSION = 1
+
+PARAMETERS = (
+    "rows", "cols", "lanes", "acc_depth", "acc_bits", "multiplier_stages", "post_lanes", "activation_bits", "weight_bits",
+    "activation_words", "weight_words", "output_words", "parameter_words", "axi_data_bits", "max_burst_beats", "read_fifo_beats",
+)  # fmt: skip
+"""Columns of both tables that describe the design (see `hw.config`)."""
+
+CORNER_COLUMNS: dict[str, str] = {
+    "table_version": "version of this format",
+    "technology": "name of the technology",
+    "design": "name of the design",
+    "block": "kind of block: pe, pe_row, post, compute, load, store, sequencer, registers, memory_read, memory_write, axi_lite, two_clock_fifo, sram, or accelerator for the whole",
+    "module": "Verilog module",
+    "domain": "core (scales) or memory (nominal)",
+    "instances": "instances of the module in the design",
+    **{name: "see hw.config" for name in PARAMETERS},
+    "process": "tt, ss, ff, ...",
+    "vdd_v": "supply of the logic, V",
+    "temperature_c": "junction temperature, C",
+    "back_bias_v": "back bias, V, positive = forward",
+    "sram_vdd_v": "supply of the memory macros, V",
+    "layout": "wires: 'fanout' = capacitance from the fan-out, 'placed' = from placement",
+    "workload": "simulated layer and window that the activity comes from",
+    "batch": "images a batch in the workload",
+    "precision": "a<activation bits>w<weight bits>",
+    "phase": "active: cycles with the block's event; idle: cycles without",
+    "event": "what the block does once per active cycle: step, output, word, instruction, beat, read, write",
+    "cycles": "cycles of the phase that were replayed, over all sampled instances",
+    "area_um2": "cell area of one instance, without child blocks, um2",
+    "min_period_s": "longest register-to-register path with setup, s",
+    "input_to_register_s": "longest path from an input port, s",
+    "register_to_output_s": "longest path to an output port, s",
+    "leakage_w": "leakage of one instance, W",
+    "energy_internal_per_cycle_j": "energy inside cells, one instance, a cycle of this phase, J, clock pins excluded",
+    "energy_switching_per_cycle_j": "energy of nets, J a cycle",
+    "energy_clock_per_cycle_j": "energy of clock pins, clock gates and clock nets, J a cycle",
+    "energy_per_cycle_j": "the sum of the three, J a cycle",
+    "energy_per_cycle_lo_j": "lower end of its 90 % sampling interval, J",
+    "energy_per_cycle_hi_j": "upper end, J",
+    "annotated_fraction": "fraction of nets with simulated activity",
+    "provisional": "whether the numbers come from provisional constants (memory macros)",
+}
+
+CYCLE_COLUMNS: dict[str, str] = {
+    "table_version": "version of this format",
+    "design": "name of the design",
+    **{name: "see hw.config" for name in PARAMETERS},
+    "layer": "name of the layer",
+    "kind": "conv or fc",
+    **{name: "see hw.layers" for name in (
+        "in_channels", "out_channels", "in_h", "in_w", "kernel_h", "kernel_w", "stride_h", "stride_w",
+        "pad_top", "pad_bottom", "pad_left", "pad_right", "dilation", "groups")},
+    "batch": "images a batch",
+    **{name: "see hw.tiling" for name in ("fold", "order", "tile_h", "tile_w", "tile_k", "tile_c")},
+    "core_period_s": "core clock period, s",
+    "mem_period_s": "memory-side clock period, s",
+    "dram": "DRAM part of the simulation, or ideal",
+    **EVENTS,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provenance:
+    """Where a table comes from."""
+
+    commit: str
+    command: str
+    tools: dict[str, str]
+    inputs: dict[str, str]
+    """SHA-256 of each input, by name: RTL of each design, technology files."""
+
+
+def write_table(frame: pd.DataFrame, columns: dict[str, str], path: Path, provenance: Provenance) -> None:
+    """Write the table and its provenance; refuses a frame with other columns or missing values. Both files appear whole or not at all."""
+    if list(frame.columns) != list(columns):
+        odd = sorted(set(frame.columns) ^ set(columns)) or ["their order"]
+        raise ConfigError(f"columns must be those of the format, not different in {', '.join(odd)} ({path}); correct the writer")
+    missing = frame.columns[frame.isna().any()].tolist()
+    if missing:
+        raise ConfigError(f"values must be present in every row, not missing in {', '.join(missing)} ({path}); correct the writer")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _write_whole(path.with_suffix(".json"), json.dumps(asdict(provenance), indent=1, sort_keys=True) + "\n")
+    _write_whole(path, frame.to_csv(index=False, lineterminator="\n"))
+
+
+def read_table(path: Path, columns: dict[str, str]) -> tuple[pd.DataFrame, Provenance]:
+    """The table at `path` and its provenance; refuses another format or version."""
+    try:
+        frame = pd.read_csv(path, keep_default_na=False)
+        provenance = Provenance(**json.loads(path.with_suffix(".json").read_text(encoding="utf-8")))
+    except FileNotFoundError as error:
+        raise ConfigError(f"table must exist, not be absent ({error.filename}); run `voltfront characterize`") from None
+    except (ValueError, TypeError, pd.errors.ParserError) as error:
+        raise ConfigError(f"table must be in the documented format ({path}): {' '.join(str(error).split())}; run `voltfront characterize` again") from None
+    if list(frame.columns) != list(columns) or (frame["table_version"] != TABLE_VERSION).any() or frame.empty:
+        raise ConfigError(f"table must be of version {TABLE_VERSION} with its documented columns ({path}); run `voltfront characterize` again")
+    return frame, provenance
+
+
+def _write_whole(path: Path, text: str) -> None:
+    """Write through a temporary file beside the target, so that a kill leaves the old file or the new one."""
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(text)
+    os.replace(name, path)
