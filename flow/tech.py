@@ -1,0 +1,202 @@
+"""Technologies: which Liberty files describe a cell library at which corner, and what synthesis and wires need to know.
+
+A technology is a YAML file, `flow/tech/<name>/technology.yaml` or a user's own. Its paths are relative
+to the folder it lies in. Liberty files are checked when a corner is used: whole, readable, and for the
+voltage and temperature that the corner declares.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from flow import liberty
+from flow.cache import DEFAULT_CACHE, run_step, step
+from flow.corner import Corner
+from flow.liberty import Cell, Library, read_library, read_text
+from hw.errors import ConfigError
+from hw.settings import Settings, parse, read_yaml
+
+_HOME = Path(__file__).parent / "tech"
+
+Text = Annotated[str, Field(min_length=1)]
+# YAML has lists only.
+Texts = Annotated[tuple[Text, ...], Field(strict=False)]
+
+
+class CellRoles(Settings):
+    """The cells that synthesis and timing call by their role. `nand2` is the unit of area; `buffer` drives the inputs of a block."""
+
+    inverter: Text
+    buffer: Text
+    nand2: Text
+    tie_high: Text
+    tie_low: Text
+    clock_gate: Text | None = None
+
+
+class WireModel(Settings):
+    """Expected wire of a net before placement: length = base + per fan-out x fan-out, capacitance in proportion."""
+
+    capacitance_per_um_f: float = Field(gt=0)
+    length_base_um: float = Field(ge=0)
+    length_per_fanout_um: float = Field(ge=0)
+    source: Text
+    provisional: bool = False
+
+
+class LibraryCorner(Settings):
+    """One characterized corner and its Liberty files (`.lib` or `.lib.gz`), which together hold the cells."""
+
+    process: Text = Field(pattern=r"^[a-z0-9]+$")
+    vdd_v: float = Field(gt=0, le=10)
+    temperature_c: float = Field(ge=-273, le=300)
+    back_bias_v: float = Field(default=0.0, ge=-5, le=5)
+    liberty: Texts = Field(min_length=1)
+
+    def at_sram(self, sram_vdd_v: float) -> Corner:
+        """This corner of the logic with the SRAM at `sram_vdd_v`."""
+        return Corner(process=self.process, vdd_v=self.vdd_v, temperature_c=self.temperature_c, back_bias_v=self.back_bias_v, sram_vdd_v=sram_vdd_v)
+
+
+class Technology(Settings):
+    """A cell library at its corners. `predictive`: its numbers are a model, not foundry data."""
+
+    name: Text = Field(pattern=r"^[A-Za-z0-9_]+$")
+    description: Text
+    predictive: bool
+    nominal_vdd_v: float = Field(gt=0)
+    cells: CellRoles
+    wire: WireModel
+    dont_use: Texts = ()
+    corners: Annotated[tuple[LibraryCorner, ...], Field(strict=False, min_length=1)]
+    sources: Texts = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _corners_differ(self) -> "Technology":
+        names = [str(corner.at_sram(corner.vdd_v)) for corner in self.corners]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ValueError(f"a list of corners that differ, not with {twice[0]} twice")
+        return self
+
+    def library_corner(self, corner: Corner) -> LibraryCorner:
+        """The characterized corner that `corner` needs (the SRAM's voltage does not matter); raises `ConfigError` if there is none."""
+        for known in self.corners:
+            if known.at_sram(corner.sram_vdd_v) == corner:
+                return known
+        names = ", ".join(str(known.at_sram(known.vdd_v)).rsplit("_", 1)[0] for known in self.corners)
+        raise ConfigError(f"corner must be one that technology {self.name} has Liberty for, not {corner}; it has {names}")
+
+    def nominal_corner(self) -> Corner:
+        """The corner that synthesis maps for: typical (or the first process named), nominal supply, no back bias, nearest to 25 C."""
+        at_nominal = [known for known in self.corners if known.vdd_v == self.nominal_vdd_v and known.back_bias_v == 0]
+        if not at_nominal:
+            raise ConfigError(f"technology {self.name} must have a corner at its nominal_vdd_v {self.nominal_vdd_v} V without back bias, not none")
+        best = min(at_nominal, key=lambda known: (not known.process.startswith("t"), abs(known.temperature_c - 25)))
+        return best.at_sram(best.vdd_v)
+
+    def may_use(self, cell: Cell) -> bool:
+        """False for a cell that synthesis must leave alone."""
+        return not cell.dont_use and not any(fnmatchcase(cell.name, pattern) for pattern in self.dont_use)
+
+
+def technology_names() -> tuple[str, ...]:
+    """The technologies that come with the project."""
+    return tuple(sorted(path.parent.name for path in _HOME.glob("*/technology.yaml")))
+
+
+def load_technology(name_or_path: str | Path) -> Technology:
+    """The technology of that name, or the one described by a YAML file; raises `ConfigError` for anything else."""
+    if str(name_or_path) in technology_names():
+        path = _HOME / str(name_or_path) / "technology.yaml"
+    else:
+        path = Path(name_or_path)
+        if not path.is_file():
+            known = ", ".join(technology_names()) or "(none)"
+            raise ConfigError(f"technology must be one of {known} or a YAML file, not {str(name_or_path)!r}")
+    return parse(Technology, _with_absolute_paths(read_yaml(path), path.absolute().parent), str(path))
+
+
+def _with_absolute_paths(data: object, folder: Path) -> object:
+    """The plain values of a technology with each Liberty path made absolute; anything malformed is left for validation."""
+    if not isinstance(data, dict) or not isinstance(data.get("corners"), list):
+        return data
+    corners = []
+    for corner in data["corners"]:
+        files = corner.get("liberty") if isinstance(corner, dict) else None
+        if isinstance(files, list):
+            corner = {**corner, "liberty": [str(folder / file) if isinstance(file, str) and file else file for file in files]}
+        corners.append(corner)
+    return {**data, "corners": corners}
+
+
+def liberty_files(technology: Technology, corner: Corner, *, cache: Path = DEFAULT_CACHE) -> tuple[Path, ...]:
+    """Plain-text Liberty files of `corner`, checked.
+
+    Raises `ConfigError` naming the file if one is missing, cut short or for another voltage or temperature
+    than the corner declares.
+    """
+    known = technology.library_corner(corner)
+    texts = []
+    for file in known.liberty:
+        path = Path(file)
+        if not path.is_file():
+            raise ConfigError(f"Liberty file of corner {corner} must exist, not be missing ({path})")
+        texts.append(plain_liberty(path, vdd_v=known.vdd_v, temperature_c=known.temperature_c, cache=cache))
+    return tuple(texts)
+
+
+def plain_liberty(path: Path, *, vdd_v: float, temperature_c: float, cache: Path = DEFAULT_CACHE) -> Path:
+    """The Liberty file at `path` unpacked, without a default wire load; raises `ConfigError` if it is not for this voltage and temperature."""
+    plain = run_step(_unpack, cache=cache, path=path)
+    for name, declared, found in (("voltage", f"{vdd_v:.4g} V", f"{plain.vdd_v:.4g} V"), ("temperature", f"{temperature_c:g} C", f"{plain.temperature_c:g} C")):
+        if found != declared:
+            raise ConfigError(f"{name} of a Liberty file must be the {declared} that its corner declares, not {found} ({path})")
+    return plain.text
+
+
+@dataclass(frozen=True, kw_only=True)
+class _PlainLiberty:
+    text: Path
+    vdd_v: float
+    temperature_c: float
+
+
+# OpenSTA applies a library's default wire load silently; wires are our own affair.
+_DEFAULT_WIRE_LOAD = re.compile(r"^\s*default_wire_load(?:_selection)?\s*:[^;\n]*;?[ \t]*$", re.MULTILINE)
+
+
+@step(version=1, modules=(liberty,))
+def _unpack(folder: Path, *, path: Path) -> _PlainLiberty:
+    library = read_library(path)
+    text = folder / (path.name.removesuffix(".gz").removesuffix(".lib") + ".lib")
+    text.write_text(_DEFAULT_WIRE_LOAD.sub("", read_text(path)), encoding="utf-8")
+    return _PlainLiberty(text=text, vdd_v=library.vdd_v, temperature_c=library.temperature_c)
+
+
+def read_corner(technology: Technology, corner: Corner, *, cache: Path = DEFAULT_CACHE) -> Library:
+    """All cells of `technology` at `corner` as one library; raises `ConfigError` as `liberty_files` does."""
+    return read_libraries(liberty_files(technology, corner, cache=cache))
+
+
+def read_libraries(paths: Sequence[Path]) -> Library:
+    """Several Liberty files as one library, named after the first; raises `ConfigError` if two define the same cell."""
+    libraries = [read_library(path) for path in paths]
+    cells: dict[str, Cell] = {}
+    for library in libraries:
+        twice = cells.keys() & library.cells.keys()
+        if twice:
+            raise ConfigError(f"cell {min(twice)} must be defined in one Liberty file, not in two ({library.source})")
+        cells |= library.cells
+    return replace(libraries[0], cells=cells)
+
+
+def wire_capacitance_f(fanout: int, technology: Technology) -> float:
+    """Capacitance of the wire of a net with `fanout` sinks, before placement."""
+    wire = technology.wire
+    return wire.capacitance_per_um_f * (wire.length_base_um + wire.length_per_fanout_um * fanout)
