@@ -1,0 +1,53 @@
+# Everything starts here: `make run` does the main job, `make test` passes the tests. Both set up on first use.
+VENV   := .venv
+PY     := $(VENV)/bin/python
+VF     := $(VENV)/bin/voltfront
+CONFIG ?= small
+OUT    ?= build/rtl/$(basename $(notdir $(CONFIG)))
+
+.PHONY: help setup run rtl sim cells characterize fit explore report test lint bench clean
+.DEFAULT_GOAL := help
+
+help:          ## this list
+	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' Makefile
+
+setup: $(VENV)/ready  ## make .venv, install what is missing (done by the other targets when needed)
+
+$(VENV)/ready: pyproject.toml requirements.lock setup.sh
+	@bash setup.sh $(VENV)
+
+run: setup     ## the main job: RTL -> checked -> characterized -> fitted -> explored -> report
+	$(VF) run
+
+rtl: setup     ## emit Verilog: make rtl CONFIG=my.yaml OUT=dir
+	$(VF) rtl --design $(CONFIG) --out $(OUT)
+
+sim: setup     ## simulate layers on the RTL and compare every bit
+	$(VF) simulate --design $(CONFIG)
+
+cells: setup   ## characterize the fdsoi28p cells with ngspice (regenerates the committed Liberty, half an hour)
+	$(VF) cells
+
+characterize: setup  ## simulate, synthesize, time and measure the calibration set
+	$(VF) characterize
+
+fit: setup     ## fit the model on the measured tables
+	$(VF) fit
+
+explore: setup ## evaluate the design space
+	$(VF) explore
+
+report: setup  ## build/report/index.html
+	$(VF) report
+
+test: setup    ## all tests
+	$(PY) -m pytest -n 2 --dist worksteal
+
+lint: setup    ## style and common mistakes
+	$(PY) -m ruff check . && $(PY) -m ruff format --check .
+
+bench: setup   ## performance figures
+	$(PY) -m pytest -q benchmarks
+
+clean:         ## remove everything generated (not .venv)
+	rm -rf build
