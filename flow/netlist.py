@@ -36,7 +36,8 @@ class Netlist:
     """Cells and nets by number. Nets 0 and 1 are the constants.
 
     `types` lists the distinct cell types; `cell_type` [cells] points into it. The nets of cell `c` are
-    `pin_net[pin_start[c]:pin_start[c + 1]]`: its inputs, then its outputs, in the order of its type.
+    `pin_net[pin_start[c]:pin_start[c + 1]]`: its inputs, then its outputs, in the order of its type;
+    `pin_cell` is the cell of each position in `pin_net`.
     `driver` [nets] is the driving cell, or -1 for constants and source ports. `order` [cells] is a levelized
     order: every cell comes after the cells that its outputs follow without a clock edge. `level` [cells].
     `readers` of net `n` are the positions in `pin_net` `reader_pin[reader_start[n]:reader_start[n + 1]]`.
@@ -49,12 +50,12 @@ class Netlist:
     cell_type: np.ndarray
     pin_start: np.ndarray
     pin_net: np.ndarray
+    pin_cell: np.ndarray
     driver: np.ndarray
     order: np.ndarray
     level: np.ndarray
     reader_start: np.ndarray
     reader_pin: np.ndarray
-    pin_cell: np.ndarray
     ports: Mapping[str, Port]
     black_boxes: Mapping[str, str]
 
@@ -159,15 +160,12 @@ def build_netlist(module: Mapping, library: Library, *, name: str, black_boxes: 
     reading = np.flatnonzero(is_input)
     reading = reading[np.argsort(pin_net[reading], kind="stable")]
     reader_start = np.searchsorted(pin_net[reading], np.arange(len(net_names) + 1)).astype(np.int32)
-    netlist = Netlist(
+    level = _levels(types, cell_names, cell_type, pin_start, pin_net, driver, where)
+    return Netlist(
         name=name, net_names=tuple(net_names), cell_names=tuple(cell_names), types=types, cell_type=cell_type, pin_start=pin_start,
-        pin_net=pin_net, driver=driver, order=np.zeros(0, dtype=np.int32), level=np.zeros(0, dtype=np.int32), reader_start=reader_start,
-        reader_pin=reading.astype(np.int32), pin_cell=pin_cell, ports=ports, black_boxes=boxes,
+        pin_net=pin_net, pin_cell=pin_cell, driver=driver, order=np.argsort(level, kind="stable").astype(np.int32), level=level,
+        reader_start=reader_start, reader_pin=reading.astype(np.int32), ports=ports, black_boxes=boxes,
     )
-    level = _levels(netlist, where)
-    object.__setattr__(netlist, "level", level)
-    object.__setattr__(netlist, "order", np.argsort(level, kind="stable").astype(np.int32))
-    return netlist
 
 
 def _names_of_bits(module: Mapping) -> dict[int, str]:
@@ -202,32 +200,79 @@ def _drivers(net_names, cell_names, pin_net, pin_cell, is_input, ports, where) -
     return driver
 
 
-def _levels(netlist: Netlist, where: str) -> np.ndarray:
+def _levels(types, cell_names, cell_type, pin_start, pin_net, driver, where) -> np.ndarray:
     """Level of each cell: 0 where the outputs follow no other cell. Raises `ToolError` naming the cells of a loop."""
-    followed = [np.any(t.depends, axis=0) for t in netlist.types]
+    followed = [np.any(t.depends, axis=0) for t in types]
     before: list[list[int]] = []
-    for cell in range(netlist.cells):
-        pins = netlist.pin_net[netlist.pin_start[cell] :][: len(followed[netlist.cell_type[cell]])]
-        drivers = netlist.driver[pins[followed[netlist.cell_type[cell]]]]
-        before.append([d for d in drivers.tolist() if d >= 0])
-    after: list[list[int]] = [[] for _ in range(netlist.cells)]
+    for cell, kind in enumerate(cell_type):
+        pins = pin_net[pin_start[cell] :][: len(followed[kind])]
+        before.append([d for d in driver[pins[followed[kind]]].tolist() if d >= 0])
+    after: list[list[int]] = [[] for _ in before]
     waiting = [len(b) for b in before]
     for cell, drivers in enumerate(before):
         for d in drivers:
             after[d].append(cell)
-    level = np.zeros(netlist.cells, dtype=np.int32)
-    ready = [cell for cell in range(netlist.cells) if not waiting[cell]]
+    level = np.zeros(len(before), dtype=np.int32)
+    ready = [cell for cell, count in enumerate(waiting) if not count]
     for cell in ready:  # grows while it is walked
         for reader in after[cell]:
             level[reader] = max(level[reader], level[cell] + 1)
             waiting[reader] -= 1
             if not waiting[reader]:
                 ready.append(reader)
-    if len(ready) < netlist.cells:
-        left = {cell for cell in range(netlist.cells) if waiting[cell]}
+    if len(ready) < len(before):
+        left = {cell for cell, count in enumerate(waiting) if count}
         walk = [min(left)]
         while walk[-1] not in walk[:-1]:  # walking backwards inside the rest must come round
             walk.append(next(d for d in before[walk[-1]] if d in left))
         loop = walk[walk.index(walk[-1]) :][::-1]
-        raise ToolError(f"combinational logic must have no loop, not {' -> '.join(netlist.cell_names[c] for c in loop[:_SHOWN])} ({where})")
+        raise ToolError(f"combinational logic must have no loop, not {' -> '.join(cell_names[c] for c in loop[:_SHOWN])} ({where})")
     return level
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class ClockNetwork:
+    """What the clocks reach without passing a flop.
+
+    `cells` [n] are those cells in levelized order (buffers, gates, clock gates, latches and logic that follows a clock);
+    `nets` [netlist.nets] marks the nets on the way from a clock port to a flop, latch or clock gate.
+    """
+
+    ports: tuple[str, ...]
+    cells: np.ndarray
+    nets: np.ndarray
+
+
+def clock_network(netlist: Netlist, clocks: Collection[str]) -> ClockNetwork:
+    """The network of the input ports `clocks`; raises `ToolError` for a flop that none of them reaches, by name."""
+    where = f"netlist {netlist.name}"
+    for name in clocks:
+        if name not in netlist.ports or not netlist.ports[name].is_source:
+            raise ToolError(f"clock must be one of the input ports {_some([p.name for p in netlist.ports.values() if p.is_source])}, not {name} ({where})")
+    reached = np.zeros(netlist.nets, dtype=bool)
+    for name in clocks:
+        reached[netlist.ports[name].nets] = True
+    cells = []
+    for cell in netlist.order:
+        logic = netlist.types[netlist.cell_type[cell]]
+        pins = netlist.pin_net[netlist.pin_start[cell] : netlist.pin_start[cell + 1]]
+        inputs, outputs = pins[: len(logic.inputs)], pins[len(logic.inputs) :]
+        if logic.kind == "flop":
+            if not all(reached[inputs[i]] for i in logic.clock_inputs):
+                raise ToolError(f"the clock of each flop must come from {', '.join(clocks)}, not of {netlist.cell_names[cell]} ({where}); state every clock")
+        elif np.any(reached[inputs]):
+            cells.append(cell)
+            reached[outputs[np.any(logic.depends[:, reached[inputs]], axis=1)]] = True
+    clocking = np.zeros(netlist.nets, dtype=bool)
+    in_network = np.zeros(netlist.cells, dtype=bool)
+    in_network[cells] = True
+    for cell in [*netlist.cells_of("flop"), *reversed(cells)]:
+        logic = netlist.types[netlist.cell_type[cell]]
+        pins = netlist.pin_net[netlist.pin_start[cell] : netlist.pin_start[cell + 1]]
+        inputs, outputs = pins[: len(logic.inputs)], pins[len(logic.inputs) :]
+        if logic.kind == "flop":
+            clocking[inputs[list(logic.clock_inputs)]] = True
+        elif logic.kind in ("latch", "clock_gate") or np.any(clocking[outputs]):
+            clocking[inputs] = True
+            clocking[outputs] |= logic.kind == "clock_gate"
+    return ClockNetwork(ports=tuple(clocks), cells=np.array(cells, dtype=np.int32), nets=clocking & reached)

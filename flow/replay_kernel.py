@@ -1,0 +1,302 @@
+"""The inner loop of the replay: gates by truth table, flops by clock edge, counters by phase."""
+
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+
+from flow.netlist import ClockNetwork, Netlist
+from flow.profile import layout
+
+OK, HAZARD = 0, 1
+
+
+class Structure(NamedTuple):
+    """The netlist as the kernel reads it; the tables of cell `c` start at `table[c]`."""
+
+    pin_start: np.ndarray
+    pin_net: np.ndarray
+    inputs: np.ndarray
+    outputs: np.ndarray
+    has_state: np.ndarray
+    table: np.ndarray
+    out_bits: np.ndarray
+    settle: np.ndarray
+    next: np.ndarray
+    clock: np.ndarray
+    clock_mask: np.ndarray
+    flops: np.ndarray
+    others: np.ndarray
+    clocked: np.ndarray
+    state_start: np.ndarray
+    edge_start: np.ndarray
+    arc_start: np.ndarray
+
+
+class Memory(NamedTuple):
+    """The simulated state: value of each net; stored bit and local state of each cell; flops that just captured.
+
+    `moves` [4, n] lists changes of local states not yet counted: cell, state before, state after, whether a flop captured.
+    `pending` [1] is their number.
+    """
+
+    value: np.ndarray
+    stored: np.ndarray
+    index: np.ndarray
+    captured: np.ndarray
+    moves: np.ndarray
+    pending: np.ndarray
+
+
+class Counts(NamedTuple):
+    """Counters by phase: net toggles, half-cycles at 1, half-cycles by state, edges of pins, causes of output moves."""
+
+    toggles: np.ndarray
+    high: np.ndarray
+    states: np.ndarray
+    edges: np.ndarray
+    arcs: np.ndarray
+
+
+def structure(netlist: Netlist, network: ClockNetwork) -> Structure:
+    """The arrays of `netlist` for the kernel."""
+    types, which = netlist.types, netlist.cell_type
+
+    def per_cell(values: list[int], dtype=np.int64) -> np.ndarray:
+        return np.array(values, dtype=dtype)[which] if netlist.cells else np.zeros(0, dtype=dtype)
+
+    def flat(name: str) -> np.ndarray:
+        return np.concatenate([np.zeros(0, dtype=np.uint8), *(getattr(t, name) for t in types)]).astype(np.uint8)
+
+    places = layout(netlist)
+    is_flop = per_cell([t.kind == "flop" for t in types], bool)
+    # A flop with a reset follows its inputs: it is evaluated among the logic, and like all flops once more at the end.
+    among = ~is_flop | per_cell([bool(np.any(t.depends)) for t in types], bool)
+    out_bits = [np.sum(t.outputs_table.astype(np.uint16) << np.arange(len(t.outputs), dtype=np.uint16)[:, None], axis=0) for t in types]
+    return Structure(
+        pin_start=netlist.pin_start, pin_net=netlist.pin_net,
+        inputs=per_cell([len(t.inputs) for t in types]), outputs=per_cell([len(t.outputs) for t in types]),
+        has_state=per_cell([t.has_state for t in types], np.uint8), table=per_cell(list(np.cumsum([0, *(t.states for t in types)])[:-1])),
+        out_bits=np.concatenate([np.zeros(0, dtype=np.uint16), *out_bits]).astype(np.uint16), settle=flat("settle_table"), next=flat("next_table"),
+        clock=flat("clock_table"), clock_mask=per_cell([sum(1 << i for i in t.clock_inputs) for t in types]),
+        flops=np.flatnonzero(is_flop).astype(np.int32), others=netlist.order[among[netlist.order]], clocked=network.cells,
+        state_start=places.state_start, edge_start=places.edge_start, arc_start=places.arc_start,
+    )
+
+
+def memory(s: Structure, nets: int, ones: int, stored: np.ndarray) -> Memory:
+    """A consistent start: stored bits as given, every net and cell as if all inputs were 0; net `ones` is constant 1."""
+    cells = len(s.inputs)
+    index = np.where(s.has_state, stored.astype(np.int64) << s.inputs, 0).astype(np.int64)
+    value = np.zeros(nets, dtype=np.uint8)
+    value[ones] = 1
+    bits = s.out_bits[s.table + index]
+    for o in range(max(s.outputs, default=0)):
+        has = s.outputs > o
+        value[s.pin_net[(s.pin_start[:-1] + s.inputs + o)[has]]] = bits[has] >> o & 1
+    return Memory(
+        value=value, stored=np.where(s.has_state, stored, 0).astype(np.uint8), index=index, captured=np.zeros(cells, dtype=np.uint8),
+        moves=np.zeros((4, 3 * cells + 1), dtype=np.int64), pending=np.zeros(1, dtype=np.int64),
+    )
+
+
+def counts(s: Structure, nets: int, phases: int) -> Counts:
+    """Counters at zero for a number of phases."""
+    return Counts(
+        toggles=np.zeros((phases, nets), dtype=np.int64), high=np.zeros((phases, nets), dtype=np.int64),
+        states=np.zeros((phases, s.state_start[-1]), dtype=np.int64), edges=np.zeros((phases, s.edge_start[-1]), dtype=np.int64),
+        arcs=np.zeros((phases, s.arc_start[-1])),
+    )
+
+
+# The loops below first copy members to locals: looking them up inside a loop costs more than a gate.
+
+
+@njit(cache=True)
+def _local_state(pin_start, inputs, has_state, pin_net, value, stored, cell):
+    index, start, count = 0, pin_start[cell], inputs[cell]
+    for i in range(count):
+        index |= value[pin_net[start + i]] << i
+    return index | stored[cell] << count if has_state[cell] else index
+
+
+@njit(cache=True)
+def _move(pin_start, inputs, outputs, table, out_bits, pin_net, value, last, moves, pending, cell, after, captured):
+    """Enter a new local state: drive the outputs, note the change for counting."""
+    bits, first = out_bits[table[cell] + after], pin_start[cell] + inputs[cell]
+    for o in range(outputs[cell]):
+        value[pin_net[first + o]] = bits >> o & 1
+    n = pending[0]
+    moves[0, n], moves[1, n], moves[2, n], moves[3, n] = cell, last[cell], after, captured
+    pending[0] = n + 1
+    last[cell] = after
+
+
+@njit(cache=True)
+def _evaluate(s, m, cells):
+    """Bring each of `cells`, in order, up to date with its inputs and stored bit."""
+    pin_start, inputs, outputs, has_state, pin_net, table = s.pin_start, s.inputs, s.outputs, s.has_state, s.pin_net, s.table
+    value, stored, last, settle, out_bits, moves, pending = m.value, m.stored, m.index, s.settle, s.out_bits, m.moves, m.pending
+    for cell in cells:
+        after = _local_state(pin_start, inputs, has_state, pin_net, value, stored, cell)
+        if has_state[cell]:
+            settled = settle[table[cell] + after]
+            if settled != stored[cell]:
+                stored[cell] = settled
+                after ^= 1 << inputs[cell]
+        if after != last[cell]:
+            _move(pin_start, inputs, outputs, table, out_bits, pin_net, value, last, moves, pending, cell, after, 0)
+
+
+@njit(cache=True)
+def _causes(out_bits, settle, table, has_state, inputs, before, after, output):
+    """Mask of the inputs that made an output move: those that moved and matter before or after, else all that moved."""
+    low = (1 << inputs) - 1
+    moved, mask = (before ^ after) & low, 0
+    for i in range(inputs):
+        if moved >> i & 1:
+            for state in (before, after):
+                value = 0
+                for index in (state, state ^ 1 << i):
+                    if has_state:
+                        index = index & low | np.int64(settle[table + index]) << inputs
+                    value ^= out_bits[table + index] >> output & 1
+                mask |= value << i
+    return mask if mask else moved
+
+
+@njit(cache=True)
+def _count(s, m, c, phase):
+    """Count the pending changes of local states: edges of inputs, and moves of outputs by the inputs that caused them."""
+    moves, pending = m.moves, m.pending[0]
+    m.pending[0] = 0
+    if phase < 0:
+        return
+    pin_start, inputs, outputs, has_state, pin_net, table = s.pin_start, s.inputs, s.outputs, s.has_state, s.pin_net, s.table
+    out_bits, settle, clock_mask, state_start, edge_start, arc_start = s.out_bits, s.settle, s.clock_mask, s.state_start, s.edge_start, s.arc_start
+    toggles, edges, arcs = c.toggles[phase], c.edges[phase], c.arcs[phase]
+    for k in range(pending):
+        cell, before, after = moves[0, k], moves[1, k], moves[2, k]
+        count, start, states = inputs[cell], table[cell], state_start[cell + 1] - state_start[cell]
+        for i in range(count):
+            if (before ^ after) >> i & 1:
+                edges[edge_start[cell] + i * states + after] += 1
+        moved = out_bits[start + before] ^ out_bits[start + after]
+        for o in range(outputs[cell]):
+            if moved >> o & 1:
+                toggles[pin_net[pin_start[cell] + count + o]] += 1
+                mask = clock_mask[cell] if moves[3, k] else _causes(out_bits, settle, start, has_state[cell], count, before, after, o)
+                causes = 0
+                for i in range(count):
+                    causes += mask >> i & 1
+                for i in range(count):
+                    if mask >> i & 1:
+                        arcs[arc_start[cell] + (o * count + i) * states + after] += 1.0 / causes
+
+
+@njit(cache=True)
+def _drive(m, c, phase, nets, values, enabled):
+    """Put `values` on the source nets that are `enabled`."""
+    for k in range(len(nets)):
+        if enabled[k] and m.value[nets[k]] != values[k]:
+            m.value[nets[k]] = values[k]
+            if phase >= 0:
+                c.toggles[phase, nets[k]] += 1
+
+
+@njit(cache=True)
+def _edge(s, m, c, phase, clock_nets, rises, level):
+    """Move the clocks that `rises` names to `level`; flops see the edge with their old data. Returns how many stored bits changed."""
+    _drive(m, c, phase, clock_nets, np.full(len(clock_nets), level, dtype=np.uint8), rises)
+    _evaluate(s, m, s.clocked)
+    pin_start, inputs, has_state, pin_net, table, clock_mask = s.pin_start, s.inputs, s.has_state, s.pin_net, s.table, s.clock_mask
+    value, stored, last, captured, moves, pending = m.value, m.stored, m.index, m.captured, m.moves, m.pending
+    clock, following, settle = s.clock, s.next, s.settle
+    changed = 0
+    for cell in s.flops:
+        before, mask, start = last[cell], clock_mask[cell], table[cell]
+        after = before & ~mask | _local_state(pin_start, inputs, has_state, pin_net, value, stored, cell) & mask
+        if after == before:
+            continue
+        n = pending[0]
+        moves[0, n], moves[1, n], moves[2, n], moves[3, n] = cell, before, after, 0
+        pending[0] = n + 1
+        last[cell] = after
+        if clock[start + after] and not clock[start + before]:
+            low = (1 << inputs[cell]) - 1
+            # An active set or reset wins over the data.
+            bit = settle[start + (after & low | np.int64(following[start + before]) << inputs[cell])]
+            if bit != stored[cell]:
+                captured[cell], stored[cell] = 1, bit
+                changed += 1
+    _count(s, m, c, phase)
+    return changed
+
+
+@njit(cache=True)
+def _settle(s, m, c, phase, source_nets, values):
+    """Let captured bits appear, apply inputs, evaluate everything. Returns a flop whose clock moved meanwhile, or -1."""
+    pin_start, inputs, outputs, has_state, pin_net, table = s.pin_start, s.inputs, s.outputs, s.has_state, s.pin_net, s.table
+    value, stored, last, captured, moves, pending = m.value, m.stored, m.index, m.captured, m.moves, m.pending
+    for cell in s.flops:
+        if captured[cell]:
+            captured[cell] = 0
+            _move(pin_start, inputs, outputs, table, s.out_bits, pin_net, value, last, moves, pending, cell, last[cell] ^ 1 << inputs[cell], 1)
+    _drive(m, c, phase, source_nets, values, np.ones(len(values), dtype=np.uint8))
+    _evaluate(s, m, s.others)
+    hazard, mask = -1, s.clock_mask
+    for cell in s.flops:
+        if (last[cell] ^ _local_state(pin_start, inputs, has_state, pin_net, value, stored, cell)) & mask[cell]:
+            hazard = cell
+    _evaluate(s, m, s.flops)
+    _count(s, m, c, phase)
+    return hazard
+
+
+@njit(cache=True)
+def _initialise(s, m, c, source_nets, values):
+    """Settle the first cycle with all clocks low, without a clock edge at any flop."""
+    _drive(m, c, -1, source_nets, values, np.ones(len(values), dtype=np.uint8))
+    _evaluate(s, m, s.others)
+    for cell in s.flops:
+        m.index[cell] = _local_state(s.pin_start, s.inputs, s.has_state, s.pin_net, m.value, m.stored, cell)
+    m.pending[0] = 0
+
+
+@njit(cache=True)
+def _tally(s, m, c, phase):
+    """Add half a cycle in the present state."""
+    high, states, state_start, value, index = c.high[phase], c.states[phase], s.state_start, m.value, m.index
+    for net in range(len(value)):
+        high[net] += value[net]
+    for cell in range(len(index)):
+        states[state_start[cell] + index[cell]] += 1
+
+
+@njit(cache=True)
+def run(s, m, c, first, last, source_nets, values, clock_nets, rises, check_nets, expected, phases, wrong):
+    """Simulate cycles `first` to `last` (exclusive), counting in phase `phases[t]` unless that is negative.
+
+    `values` [cycles, sources], `rises` [cycles, clocks] and `expected` [cycles, checks] hold bits; `wrong` (as `expected`)
+    is filled. Returns a status, its cycle, and the flop whose clock moved with its data.
+    """
+    for t in range(first, last):
+        phase = phases[t]
+        if t == 0:
+            _initialise(s, m, c, source_nets, values[0])
+        else:
+            _edge(s, m, c, phase, clock_nets, rises[t], 1)
+        hazard = _settle(s, m, c, phase, source_nets, values[t])
+        if hazard >= 0:
+            return HAZARD, t, hazard
+        if phase >= 0:
+            _tally(s, m, c, phase)
+        if _edge(s, m, c, phase, clock_nets, rises[t], 0):
+            hazard = _settle(s, m, c, phase, source_nets, values[t])
+            if hazard >= 0:
+                return HAZARD, t, hazard
+        if phase >= 0:
+            _tally(s, m, c, phase)
+        for k in range(len(check_nets)):
+            wrong[t, k] = m.value[check_nets[k]] != expected[t, k]
+    return OK, last, -1
