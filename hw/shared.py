@@ -95,11 +95,11 @@ class Emission:
         elif type(known) is not type(component) or known.parameters != component.parameters or known.signature != component.signature:
             raise AssertionError(f"two different blocks are called {name}")
 
-    def get_memory(self, memory) -> Fragment:
+    def get_memory(self, memory) -> Elaboratable:
         """Memories are banks (`hw.sram`) or short queues; refuse any other."""
         if memory.depth > MAX_REGISTER_WORDS and not getattr(self.converting, "is_bank", False):
             raise AssertionError(f"a memory of {memory.depth} words must be a bank of hw.sram")
-        return Fragment.get(memory, None)
+        return memory.elaborate(None)
 
     def convert(self, component: wiring.Component, name: str) -> str:
         """RTLIL of `component` as module `name`, its clocks and resets being ports."""
