@@ -4,8 +4,8 @@ The parts are YAML files in ``hw/dram_parts`` (or the user's own), one source pe
 DRAM keeps its voltage and clock whatever the core does. The closed forms take numpy arrays and
 describe the controller of `hw.sim.dram_model`, the cycle-level model they are checked against:
 
-- address mapping: row, bank, column from the most significant bits down, so a sequential stream
-  uses one whole page and goes on in the next bank;
+- address mapping: row, bank, column from the most significant bits down, the bank XORed with the
+  row's bits; a sequential stream uses one whole page and goes on in another bank;
 - open pages, first-ready scheduling over a queue of `DramController.queue_bursts` bursts, reads
   first and writes in batches, all-bank refresh every tREFI.
 """
@@ -184,7 +184,7 @@ class DramPart(Settings):
     def activate_j(self) -> float:
         """One activate-precharge pair above the standby power it spends: (IDD0 tRC - IDD3N tRAS - IDD2N (tRC - tRAS)) V."""
         trc, tras = self.bank.trc_s, self.bank.tras_s
-        return self._rails(lambda c: (c["idd0"] * trc - c["idd3n"] * tras - c["idd2n"] * (trc - tras)))
+        return self._rails(lambda c: c["idd0"] * trc - c["idd3n"] * tras - c["idd2n"] * (trc - tras))
 
     @property
     def read_j_per_bit(self) -> float:
@@ -230,21 +230,36 @@ class DramPart(Settings):
 class DramController(Settings):
     """The controller's choices, the same for every part; assumptions of this project.
 
-    Up to `queue_bursts` bursts of each direction are reordered. Writes wait until `write_high_bursts` of them are
-    queued (or no read is), and are then served down to `write_low_bursts`. `latency_s` is the fixed
-    time through controller and PHY that a read spends besides the DRAM's own.
+    Up to `queue_bursts` bursts of each direction are reordered. Writes wait until `write_high_bursts` of them are queued or
+    no read is; a direction then keeps the bus for `batch_bursts` or until it has nothing left. `latency_s` is the fixed time
+    through controller and PHY that a read spends besides the DRAM's own.
     """
 
-    queue_bursts: Count = 32
-    write_high_bursts: Count = 24
-    write_low_bursts: Annotated[int, Field(ge=0)] = 8
+    queue_bursts: Count = 64
+    write_high_bursts: Count = 48
+    batch_bursts: Count = 32
     latency_s: NotNegative = 20e-9
 
     @model_validator(mode="after")
     def _check(self) -> "DramController":
-        if not self.write_low_bursts < self.write_high_bursts <= self.queue_bursts:
-            raise ValueError("write_low_bursts < write_high_bursts <= queue_bursts")
+        if not self.batch_bursts <= self.write_high_bursts <= self.queue_bursts:
+            raise ValueError("batch_bursts <= write_high_bursts <= queue_bursts")
         return self
+
+
+def model_settings(part: DramPart, controller: DramController) -> str:
+    """The cycle-level model's parameters as the text it reads: one key=value on each line, times in clock cycles."""
+    values = part.cycles | {
+        "tck_ps": round(part.bus.tck_s * 1e12),
+        "banks": part.geometry.banks,
+        "page_bytes": part.geometry.page_bytes,
+        "burst_bytes": part.burst_bytes,
+        "queue": controller.queue_bursts,
+        "write_high": controller.write_high_bursts,
+        "batch": controller.batch_bursts,
+        "controller_latency": math.ceil(round(controller.latency_s / part.bus.tck_s, 6)),
+    }
+    return "\n".join(f"{key}={value}" for key, value in values.items())
 
 
 # --- parts from YAML --------------------------------------------------------------------------

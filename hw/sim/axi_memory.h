@@ -56,9 +56,9 @@ class AxiMemory {
         uint64_t serial, address;
         uint32_t id, beats;
         bool fault = false;
-        uint32_t beats_done = 0;           // reads: returned; writes: taken from the master
-        uint64_t bursts_queued = 0;        // handed to the DRAM model (or, ideal, answered)
-        std::vector<int64_t> ready_ps;     // reads: when each DRAM burst's data is there
+        uint32_t beats_done = 0;        // reads: returned; writes: taken from the master
+        uint64_t bursts_queued = 0;     // handed to the DRAM model
+        std::vector<int64_t> ready_ps;  // reads: when the data of each DRAM burst is there; ideal memory: one entry for all
     };
     struct WriteBeat {
         std::array<uint32_t, 8> data;
@@ -67,45 +67,48 @@ class AxiMemory {
     };
     struct Channel {  // last cycle's state of a master-driven channel, for the stability rule
         bool waiting = false;
-        std::vector<uint32_t> payload;
+        std::vector<uint64_t> payload;
     };
 
-    void accept_address(const AxiInputs& in, bool write, int64_t now_ps);
-    void accept_write_beat(const AxiInputs& in);
-    void feed_dram(int64_t now_ps);
-    void drive_read(int64_t now_ps, bool taken, AxiOutputs& out);
+    void accept_address(bool write, uint64_t address, uint32_t id, uint32_t len, uint32_t size, uint32_t burst);
+    void take_write_data();
+    void store(const Transaction& write, const WriteBeat& beat);
+    void feed_dram();
+    void finish_writes();
+    void drive_read(bool taken, AxiOutputs& out);
     void drive_write_response(bool taken, AxiOutputs& out);
-    void write_beats(int64_t now_ps);
-    void check_stable(const AxiInputs& in, const AxiOutputs& out);
-    void check_channel(Channel& channel, const char* name, bool valid, bool ready, std::vector<uint32_t> payload);
+    bool beat_ready(const Transaction& read) const;
+    void check_channel(Channel& channel, const char* name, bool valid, bool ready, std::vector<uint64_t> payload);
     void violation(const std::string& text);
     bool stalled() { return stall_ > 0 && std::uniform_real_distribution<double>(0, 1)(random_) < stall_; }
 
     uint64_t length(const Transaction& t) const { return static_cast<uint64_t>(t.beats) * data_bytes_; }
-    uint64_t burst_count(const Transaction& t) const;
-    uint8_t* page(uint64_t address);
+    uint64_t burst_count(const Transaction& t) const { return (t.address + length(t) - 1) / burst_bytes_ - t.address / burst_bytes_ + 1; }
+    uint8_t* bytes_at(uint64_t address);
     void load_image(const std::string& path);
 
+    const KeyValue settings_;
     const uint64_t data_bytes_;
     const double stall_;
     const size_t max_outstanding_;
-    const KeyValue settings_;
     std::vector<Window> windows_, faults_;
     std::unordered_map<uint64_t, std::vector<uint8_t>> pages_;
     std::mt19937_64 random_;
 
-    std::unique_ptr<DramModel> dram_;  // none: ideal
+    std::unique_ptr<DramModel> dram_;  // none: ideal memory
+    std::vector<DramModel::Done> done_;
     int64_t ideal_latency_ps_ = 0;
     uint64_t burst_bytes_;
 
-    std::deque<Transaction> reads_, writes_;  // accepted, in order; a write leaves with its response
-    std::deque<WriteBeat> write_data_;
-    std::deque<std::pair<uint32_t, uint32_t>> responses_;  // (id, resp) of finished writes
-    std::vector<std::pair<uint64_t, uint64_t>> open_writes_;  // (address, bytes) accepted and not yet acknowledged, in order
-    std::optional<uint64_t> returning_;                       // serial of the read that is on the R channel
+    int64_t now_ps_ = 0;
     uint64_t next_serial_ = 0;
+    std::deque<Transaction> reads_, writes_;  // accepted and not finished, in order
+    std::deque<WriteBeat> write_data_;
+    std::deque<std::pair<uint32_t, uint32_t>> responses_;     // id and response of writes whose data is stored
+    std::deque<std::pair<uint64_t, uint64_t>> open_writes_;   // address and bytes of writes not yet acknowledged
+    std::optional<uint64_t> returning_;                       // serial of the read that has the R channel
     Channel ar_, aw_, w_;
     std::string violation_;
-    int64_t now_ps_ = 0;
-    int64_t read_beats_ = 0, write_beats_ = 0, read_bytes_ = 0, write_bytes_ = 0, read_transactions_ = 0, write_transactions_ = 0, edges_ = 0;
+    int64_t edges_ = 0, read_beats_ = 0, write_beats_ = 0, read_transactions_ = 0, write_transactions_ = 0;
+    int64_t read_wait_edges_ = 0, write_wait_edges_ = 0;  // edges with a read open and no data offered; with write data refused
 };

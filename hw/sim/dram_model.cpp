@@ -8,14 +8,16 @@ DramParameters::DramParameters(const KeyValue& s)
       burst(s.integer("burst")), read_latency(s.integer("read_latency")), write_latency(s.integer("write_latency")), wtr(s.integer("wtr")),
       rtw(s.integer("rtw")), rcd(s.integer("rcd")), rp(s.integer("rp")), rp_all(s.integer("rp_all")), ras(s.integer("ras")), rc(s.integer("rc")),
       rrd(s.integer("rrd")), faw(s.integer("faw")), wr(s.integer("wr")), rtp(s.integer("rtp")), rfc(s.integer("rfc")), refi(s.integer("refi")),
-      queue(s.integer("queue")), write_high(s.integer("write_high")), write_low(s.integer("write_low")),
-      controller_latency(s.integer("controller_latency")) {}
+      queue(s.integer("queue")), write_high(s.integer("write_high")), batch(s.integer("batch")), controller_latency(s.integer("controller_latency")) {}
 
 DramModel::DramModel(const DramParameters& parameters) : p_(parameters), banks_(parameters.banks), next_refresh_(parameters.refi) {}
 
 void DramModel::enqueue(uint64_t token, uint64_t address, bool write) {
     const int64_t page = static_cast<int64_t>(address / p_.page_bytes);
-    (write ? writes_ : reads_).push_back({token, now_, page / p_.banks, static_cast<int>(page % p_.banks)});
+    const int64_t row = page / p_.banks;
+    int64_t bank = page % p_.banks;
+    for (int64_t bits = row; bits > 0; bits /= p_.banks) bank ^= bits % p_.banks;
+    (write ? writes_ : reads_).push_back({token, now_, row, static_cast<int>(bank)});
 }
 
 void DramModel::advance(int64_t cycle) {
@@ -68,11 +70,12 @@ bool DramModel::refresh_step() {
 }
 
 void DramModel::choose_direction() {
-    const int64_t waiting = static_cast<int64_t>(writes_.size());
-    if (writing_) {
-        if (waiting == 0 || (waiting <= p_.write_low && !reads_.empty())) writing_ = false;
-    } else if (waiting >= p_.write_high || (waiting > 0 && reads_.empty())) {
-        writing_ = true;
+    const bool has_more = !(writing_ ? writes_ : reads_).empty();
+    if (has_more && served_ < p_.batch) return;
+    const bool writes_due = static_cast<int64_t>(writes_.size()) >= p_.write_high || (reads_.empty() && !writes_.empty());
+    if (writing_ ? !reads_.empty() : writes_due) {
+        writing_ = !writing_;
+        served_ = 0;
     }
 }
 
@@ -103,6 +106,7 @@ bool DramModel::issue_column(std::deque<Request>& queue) {
         write_at_ = std::max(write_at_, data_end + p_.rtw - p_.write_latency);
         bank.precharge_at = std::max(bank.precharge_at, now_ + p_.rtp);
     }
+    ++served_;
     bus_free_ = data_end;
     done_.push_back({hit->token, data_end + (writing_ ? 0 : p_.controller_latency)});
     queue.erase(hit);

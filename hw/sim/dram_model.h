@@ -1,11 +1,12 @@
 // Cycle-level timing model of one DRAM channel and its controller. It moves no data.
 //
-// Address mapping, from the most significant bits down: row, bank, column. A sequential stream uses
-// one whole page, then goes on in the next bank, whose activation the queue lets begin early.
+// Address mapping, from the most significant bits down: row, bank, column, the bank number XORed with
+// the row's bits so that streams a power of two apart do not meet in one bank. A sequential stream
+// uses one whole page, then goes on in another bank, whose activation the queue lets begin early.
 //
-// The controller keeps pages open and issues at most one command a clock. Reads go first; writes
-// wait until `write_high` of them are queued or no read is, and are then served down to `write_low`
-// (to the last one while no read waits). Within the direction being served the oldest request whose
+// The controller keeps pages open and issues at most one command a clock. Reads go first: writes wait
+// until `write_high` of them are queued or no read is. Once a direction is served it stays until it
+// has nothing left or `batch` bursts are done. Within the direction being served the oldest request whose
 // row is open and ready goes first; a free command slot opens the row of the oldest request that
 // needs one. A row that a queued request of this direction still hits is not closed, unless the
 // oldest request has waited longer than `max_wait`. Every tREFI all banks are closed and refreshed.
@@ -23,7 +24,7 @@ struct DramParameters {
     int64_t tck_ps, banks, page_bytes, burst_bytes;
     // In clock cycles, by the standard's names without the t.
     int64_t burst, read_latency, write_latency, wtr, rtw, rcd, rp, rp_all, ras, rc, rrd, faw, wr, rtp, rfc, refi;
-    int64_t queue, write_high, write_low, controller_latency;
+    int64_t queue, write_high, batch, controller_latency;
 };
 
 struct DramCounters {
@@ -84,7 +85,7 @@ class DramModel {
     std::vector<Bank> banks_;
     std::vector<Done> done_;
     bool writing_ = false, last_was_write_ = false, refreshing_ = false;
-    int64_t now_ = 0, next_refresh_, bus_free_ = 0;
+    int64_t now_ = 0, next_refresh_, bus_free_ = 0, served_ = 0;  // served_: bursts since the direction changed
     int64_t read_at_ = 0, write_at_ = 0, activate_at_ = 0;  // earliest next read, write and activate of any bank
     std::deque<int64_t> recent_activates_;                  // at most four, for tFAW
 };

@@ -1,4 +1,4 @@
-// Settings as text, "key=value" separated by white space; a key may come more than once.
+// Settings as text, one "key=value" on each line; a key may come more than once.
 #pragma once
 
 #include <map>
@@ -10,11 +10,11 @@
 class KeyValue {
   public:
     explicit KeyValue(const std::string& text) {
-        std::istringstream words(text);
-        for (std::string word; words >> word;) {
-            const size_t equals = word.find('=');
-            if (equals == std::string::npos) throw std::runtime_error("setting must be key=value, not " + word);
-            values_[word.substr(0, equals)].push_back(word.substr(equals + 1));
+        std::istringstream lines(text);
+        for (std::string line; std::getline(lines, line);) {
+            const size_t equals = line.find('=');
+            if (equals == std::string::npos) throw std::runtime_error("setting must be key=value, not " + line);
+            values_[line.substr(0, equals)].push_back(line.substr(equals + 1));
         }
     }
 

@@ -1,0 +1,65 @@
+"""The cocotb side of a simulation: start the program, wait for its end, read the registers.
+
+Runs inside the simulator. What to do comes as JSON from the file named by REQUEST_VARIABLE, what
+was read goes to the file named in it. No Python runs while the program does.
+"""
+
+import json
+import os
+from pathlib import Path
+
+import cocotb
+from cocotb.triggers import FallingEdge, First, RisingEdge, Timer
+
+from hw.registers import CONFIGURATION, EVENTS, Control, Register, event_address
+
+REQUEST_VARIABLE = "VOLTFRONT_SIMULATION"
+
+
+async def access(tb, address: int, value: int | None = None) -> int:
+    """Write `value` to a register, or read it if there is none; returns what was read."""
+    tb.reg_address.value = address
+    tb.reg_write.value = value is not None
+    tb.reg_wdata.value = value or 0
+    tb.reg_request.value = 1
+    await RisingEdge(tb.reg_done)
+    response = int(tb.reg_response.value)
+    assert response == 0, f"register {address:#05x} answered with response {response}"
+    read = int(tb.reg_rdata.value)
+    tb.reg_request.value = 0
+    await FallingEdge(tb.reg_done)
+    return read
+
+
+async def access64(tb, address: int) -> int:
+    return await access(tb, address) | await access(tb, address + 4) << 32
+
+
+@cocotb.test()
+async def run_program(tb) -> None:
+    request = json.loads(Path(os.environ[REQUEST_VARIABLE]).read_text())
+    if not tb.ready.value:
+        await RisingEdge(tb.ready)
+    answer = {"identification": await access(tb, Register.ID), "version": await access(tb, Register.VERSION)}
+
+    await access(tb, Register.PROGRAM_ADDRESS_LOW, request["program_address"] & 0xFFFFFFFF)
+    await access(tb, Register.PROGRAM_ADDRESS_HIGH, request["program_address"] >> 32)
+    await access(tb, Register.PROGRAM_BYTES, request["program_bytes"])
+    tb.started.value = 1
+    await access(tb, Register.CONTROL, 1 << Control.START)
+
+    if not tb.interrupt.value:
+        await First(RisingEdge(tb.interrupt), Timer(request["timeout_ps"], "ps"))
+    answer["timed_out"] = not tb.interrupt.value
+    answer["run_cycles"] = int(tb.run_cycles.value)
+    answer["op_requests"] = int(tb.op_requests.value)
+    tb.started.value = 0
+    answer["status"] = await access(tb, Register.STATUS)
+    answer["error_address"] = await access(tb, Register.ERROR_ADDRESS)
+    answer["configuration"] = {name: await access(tb, Register.CONFIGURATION + 4 * i) for i, name in enumerate(CONFIGURATION)}
+    answer["events"] = {name: await access64(tb, event_address(name)) for name in EVENTS}
+    await access(tb, Register.CONTROL, 1 << Control.CLEAR_INTERRUPT)
+    await Timer(20 * (request["core_period_ps"] + request["mem_period_ps"]), "ps")
+    answer["interrupt_cleared"] = not tb.interrupt.value
+
+    Path(request["answer"]).write_text(json.dumps(answer))

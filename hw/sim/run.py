@@ -1,0 +1,326 @@
+"""Build a simulator from emitted Verilog and run programs on it.
+
+`build` compiles the Verilog with the testbench (tb.sv), the native memory and cocotb's VPI into one
+executable, kept by content. `simulate` loads a memory image, runs one program to its end and
+returns the event counters, the memory's counters and a part of the memory's final contents.
+"""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cocotb_tools.config
+import find_libpython
+import numpy as np
+from numpy.typing import NDArray
+
+from hw.dram import DramController, DramPart, model_settings
+from hw.errors import ConfigError, ToolError
+from hw.registers import IDENTIFICATION, MAP_VERSION, Cause, Status
+from hw.sim.bench import REQUEST_VARIABLE
+from hw.tools import BUILD_DIR, find_verilator, run_tool, tool_environment
+
+SOURCES = Path(__file__).parent
+NATIVE = tuple(SOURCES / name for name in ("dram_model.cpp", "axi_memory.cpp", "axi_memory_dpi.cpp"))
+HEADERS = tuple(SOURCES / name for name in ("key_value.h", "dram_model.h", "axi_memory.h"))
+AXI_DATA_BITS = (32, 64, 128, 256)
+
+
+class SimulationError(ToolError):
+    """The run did not end as a run must: time-out, a broken protocol, or work left over."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryRegion:
+    """A part of the address space and what the accelerator may do there."""
+
+    address: int
+    size_bytes: int
+    read: bool = True
+    write: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class IdealMemory:
+    """Memory without a bandwidth limit, in place of a DRAM."""
+
+    latency_s: float = 100e-9
+
+
+@dataclass(frozen=True, kw_only=True)
+class TraceRequest:
+    """A VCD file of stated windows. The simulator must have been built with `trace=True`.
+
+    windows: (first, last) pairs of core cycles since the program's start, ascending and disjoint. A window holds the
+        state after core clock edge `first` and every change up to and including edge `last` + 1.
+    scopes: hierarchical names below the testbench (`dut`, `dut.array`) and how many levels of each to record (1: its own
+        signals, ports included). None: everything.
+    """
+
+    path: Path
+    windows: Sequence[tuple[int, int]]
+    scopes: Mapping[str, int] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class SimulationResult:
+    """What a run counted and left behind.
+
+    cause: why the machine stopped; `Cause.NONE` when the program ended as it should.
+    events: the accelerator's own event counters, by the names of `hw.registers.EVENTS`.
+    memory: the memory's counters (bytes, transactions, DRAM commands and cycles; `dram_*` only with a DRAM).
+    output: uint8, the memory contents of the window asked for, at the end.
+    run_cycles: core clock edges from the start command to the interrupt, as the testbench counts them.
+    """
+
+    cause: Cause
+    error_address: int
+    events: Mapping[str, int]
+    configuration: Mapping[str, int]
+    memory: Mapping[str, int]
+    output: NDArray[np.uint8]
+    run_cycles: int
+    op_requests: int
+    simulated_s: float
+    wall_s: float
+
+
+# --- build ------------------------------------------------------------------------------------
+
+
+def build(*, verilog: Sequence[Path], axi_data_bits: int, out_dir: Path = BUILD_DIR / "sim", trace: bool = False) -> Path:
+    """The simulator executable for `verilog`, which must hold a module `accelerator` with the ports that tb.sv connects.
+
+    It is built once for the same contents, into `out_dir`; a trace costs speed even when it is not written.
+    """
+    if axi_data_bits not in AXI_DATA_BITS:
+        raise ConfigError(f"axi_data_bits must be one of {AXI_DATA_BITS}, not {axi_data_bits}")
+    flags = ["--cc", "--exe", "--timing", "--no-sched-zero-delay", "--vpi", "--prefix", "Vtop", "--top-module", "tb", f"-GAXI_DATA_BITS={axi_data_bits}"]
+    flags += ["-O3", "--x-assign", "fast", "--x-initial", "fast", "--Wno-fatal", "--Wno-lint", "--Wno-style", "-o", "simulator"]
+    flags += ["--trace-vcd", "-DTRACE"] if trace else []
+    optimize = ["OPT_FAST=-O2", "OPT_SLOW=-O0", "OPT_GLOBAL=-O2"]
+
+    bench_files = (SOURCES / "tb.sv", SOURCES / "main.cpp", *NATIVE, *HEADERS)
+    version = run_tool([find_verilator(), "--version"], cwd=SOURCES, timeout_s=60, environment=tool_environment()) + importlib.metadata.version("cocotb")
+    runtime_key = _digest([version, *optimize, str(trace)], [*NATIVE, *HEADERS])
+    key = _digest([version, *flags, *optimize], [*bench_files, *map(Path, verilog)])
+    simulator = out_dir / key / "simulator"
+    if simulator.exists():
+        return simulator
+
+    out_dir.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out_dir, prefix="building-") as folder:
+        objects, runtime = Path(folder) / "objects", out_dir / f"runtime-{runtime_key}"
+        objects.mkdir()
+        libraries = cocotb_tools.config.libs_dir
+        link = f"-Wl,-rpath,{libraries} -L{libraries} -lcocotbvpi_verilator"
+        command = [find_verilator(), *flags, "--Mdir", objects, "-LDFLAGS", link, "-CFLAGS", f"-std=c++20 -I{SOURCES}"]
+        command += [SOURCES / "main.cpp", *NATIVE, SOURCES / "tb.sv", *(Path(path).resolve() for path in verilog)]
+        run_tool(command, cwd=objects, timeout_s=1800, environment=tool_environment())
+        # Verilator's own run-time and the memory do not depend on the design: compile them once.
+        for compiled in runtime.glob("*.o"):
+            shutil.copy2(compiled, objects)
+        make = ["make", "-j2", "-f", "Vtop.mk", "CFG_CXXFLAGS_PCH_I=-include", *optimize]
+        run_tool(make, cwd=objects, timeout_s=3600, environment=tool_environment())
+        if not runtime.exists():
+            _keep(sorted({*objects.glob("verilated*.o"), *(objects / f"{path.stem}.o" for path in NATIVE)}), runtime)
+        _keep([objects / "simulator"], simulator.parent)
+    return simulator
+
+
+def _digest(texts: Sequence[str], files: Sequence[Path]) -> str:
+    digest = hashlib.sha256("\0".join(texts).encode())
+    for path in files:
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()[:20]
+
+
+def _keep(files: Sequence[Path], folder: Path) -> None:
+    """Copy `files` into a new `folder`, which appears complete or not at all."""
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix="keeping-") as temporary:
+        complete = Path(temporary) / "complete"
+        complete.mkdir()
+        for path in files:
+            shutil.copy2(path, complete)
+        try:
+            complete.rename(folder)
+        except OSError:  # another process was faster with the same content
+            if not folder.is_dir():
+                raise
+
+
+# --- run --------------------------------------------------------------------------------------
+
+
+def simulate(
+    *,
+    simulator: Path,
+    image: bytes | NDArray[np.uint8],
+    regions: Sequence[MemoryRegion],
+    program_address: int,
+    program_bytes: int,
+    output_address: int,
+    output_bytes: int,
+    core_period_ps: int,
+    mem_period_ps: int,
+    timeout_cycles: int,
+    memory: DramPart | IdealMemory,
+    controller: DramController | None = None,
+    mem_phase_ps: int = 0,
+    stall_probability: float = 0.0,
+    seed: int = 1,
+    max_outstanding: int = 16,
+    fault_regions: Sequence[MemoryRegion] = (),
+    op_ack_cycles: int = 4,
+    trace: TraceRequest | None = None,
+    wall_limit_s: float = 3600.0,
+) -> SimulationResult:
+    """Run one program on the accelerator and return what it counted and wrote.
+
+    image: the memory's contents from address 0; bytes never written read as an address-dependent pattern.
+    regions: where the accelerator may read and write; anything else ends the run with `SimulationError`, as do a breach of
+        AXI4, a read and a write under way to the same bytes, `timeout_cycles` core cycles without the interrupt, and
+        transactions left open at the end. `fault_regions` answer with SLVERR.
+    stall_probability: chance, each cycle and channel, that the memory holds back a ready or a new valid; drawn from `seed`.
+    An error that the accelerator itself reports is in the result's `cause`.
+    """
+    _check_arguments(core_period_ps, mem_period_ps, stall_probability, timeout_cycles, regions)
+    out_dir = simulator.parent.parent
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory(dir=out_dir, prefix="run-") as name:
+        folder = Path(name)
+        (folder / "image.bin").write_bytes(bytes(image))
+        settings = {
+            "image": folder / "image.bin",
+            "dump": folder / "dump.bin",
+            "dump_base": output_address,
+            "dump_bytes": output_bytes,
+            "result": folder / "result.txt",
+            "seed": seed,
+            "stall_probability": stall_probability,
+            "max_outstanding": max_outstanding,
+        }
+        lines = [f"{key}={value}" for key, value in settings.items()]
+        lines += [f"window={r.address}:{r.size_bytes}:{'r' * r.read}{'w' * r.write}" for r in regions]
+        lines += [f"fault={r.address}:{r.size_bytes}" for r in fault_regions]
+        if isinstance(memory, IdealMemory):
+            lines.append(f"ideal_latency_ps={round(memory.latency_s * 1e12)}")
+        else:
+            lines.append(model_settings(memory, controller or DramController()))
+        (folder / "memory.txt").write_text("\n".join(lines))
+        request = {
+            "program_address": program_address,
+            "program_bytes": program_bytes,
+            "timeout_ps": timeout_cycles * core_period_ps,
+            "core_period_ps": core_period_ps,
+            "mem_period_ps": mem_period_ps,
+            "answer": str(folder / "answer.json"),
+        }
+        (folder / "request.json").write_text(json.dumps(request))
+        plusargs = [f"+core_period_ps={core_period_ps}", f"+mem_period_ps={mem_period_ps}", f"+mem_phase_ps={mem_phase_ps}"]
+        plusargs += [f"+op_ack_cycles={op_ack_cycles}", f"+memory={folder / 'memory.txt'}", *_trace_plusargs(trace, folder)]
+        failure = None
+        try:
+            log = run_tool([simulator, *plusargs], cwd=folder, timeout_s=wall_limit_s, environment=_cocotb_environment(folder))
+        except ToolError as error:
+            failure = error
+            log = ""
+        counters = _read_counters(folder / "result.txt")
+        if "violation" in counters:
+            raise SimulationError(f"the accelerator must keep to its memory and to AXI4, and did not: {counters['violation']}")
+        answer_file = folder / "answer.json"
+        if failure is not None or not answer_file.exists():
+            raise failure or SimulationError(f"simulation must end with an answer, and did not: {_last_lines(log)}")
+        answer = json.loads(answer_file.read_text())
+        output = np.fromfile(folder / "dump.bin", dtype=np.uint8)
+        if trace is not None:
+            (folder / "trace.vcd").replace(trace.path)
+    _check_answer(answer, counters, timeout_cycles)
+    simulated_ps = int(counters.pop("simulated_ps"))
+    return SimulationResult(
+        cause=Cause(answer["status"] >> 8 & 0xFF),
+        error_address=answer["error_address"],
+        events=answer["events"],
+        configuration=answer["configuration"],
+        memory={key: int(value) for key, value in counters.items()},
+        output=output,
+        run_cycles=answer["run_cycles"],
+        op_requests=answer["op_requests"],
+        simulated_s=simulated_ps * 1e-12,
+        wall_s=time.perf_counter() - started,
+    )
+
+
+def _check_arguments(core_period_ps: int, mem_period_ps: int, stall_probability: float, timeout_cycles: int, regions: Sequence[MemoryRegion]) -> None:
+    for name, value in (("core_period_ps", core_period_ps), ("mem_period_ps", mem_period_ps)):
+        if value < 2:
+            raise ConfigError(f"{name} must be at least 2, not {value}")
+    if not 0 <= stall_probability < 1:
+        raise ConfigError(f"stall_probability must be at least 0 and below 1, not {stall_probability}")
+    if timeout_cycles < 1:
+        raise ConfigError(f"timeout_cycles must be at least 1, not {timeout_cycles}")
+    if not regions:
+        raise ConfigError("regions must be at least one, not none; say where the accelerator may read and write")
+
+
+def _trace_plusargs(trace: TraceRequest | None, folder: Path) -> list[str]:
+    if trace is None:
+        return []
+    edges = [cycle for window in trace.windows for cycle in window]
+    if not edges or edges != sorted(edges) or any(last < first for first, last in trace.windows):
+        raise ConfigError(f"trace windows must be ascending, disjoint (first, last) pairs, not {list(trace.windows)}")
+    (folder / "windows.txt").write_text("".join(f"{first} {last}\n" for first, last in trace.windows))
+    scopes = [f"+trace_scope=tb.{name}:{levels}" for name, levels in (trace.scopes or {}).items()]
+    return [f"+trace={folder / 'trace.vcd'}", f"+trace_windows={folder / 'windows.txt'}", *scopes]
+
+
+def _cocotb_environment(folder: Path) -> dict[str, str]:
+    """What cocotb reads when the simulator starts it."""
+    library = find_libpython.find_libpython()
+    if library is None:
+        raise ToolError("libpython must be a shared library for cocotb to load, and none was found; use a Python built with --enable-shared")
+    return dict(os.environ) | {
+        "COCOTB_TOPLEVEL": "tb",
+        "COCOTB_TEST_MODULES": "hw.sim.bench",
+        "TOPLEVEL_LANG": "verilog",
+        "COCOTB_LOG_LEVEL": "WARNING",
+        "COCOTB_RESULTS_FILE": str(folder / "results.xml"),
+        "COCOTB_TRUST_INERTIAL_WRITES": "1",
+        "GPI_USERS": f"{library};{cocotb_tools.config.pygpi_entry_point()}",
+        "PYGPI_PYTHON_BIN": sys.executable,
+        "PYTHONPATH": os.pathsep.join([str(SOURCES.parents[1]), *filter(None, sys.path)]),
+        REQUEST_VARIABLE: str(folder / "request.json"),
+    }
+
+
+def _read_counters(path: Path) -> dict[str, str]:
+    if not path.exists():
+        return {}
+    return dict(line.split(" ", 1) for line in path.read_text().splitlines())
+
+
+def _last_lines(log: str) -> str:
+    return " | ".join(line.strip() for line in log.splitlines()[-12:] if line.strip())
+
+
+def _check_answer(answer: Mapping, counters: Mapping[str, str], timeout_cycles: int) -> None:
+    if (answer["identification"], answer["version"]) != (IDENTIFICATION, MAP_VERSION):
+        raise SimulationError(
+            f"registers ID and VERSION must read {IDENTIFICATION:#x} and {MAP_VERSION}, not {answer['identification']:#x} and {answer['version']}"
+        )
+    if answer["timed_out"]:
+        raise SimulationError(f"program must end within {timeout_cycles} core cycles, and did not (status {answer['status']:#x})")
+    if answer["status"] >> Status.BUSY & 1 or not answer["status"] >> Status.DONE & 1 | answer["status"] >> Status.ERROR & 1:
+        raise SimulationError(f"STATUS must say done or error and not busy when the interrupt comes, not {answer['status']:#x}")
+    if not answer["interrupt_cleared"]:
+        raise SimulationError("interrupt must fall when it is cleared, and did not")
+    if int(counters["open_transactions"]) != 0:
+        raise SimulationError(f"no transaction must be open at the end of the program, and {counters['open_transactions']} are")
