@@ -1,0 +1,289 @@
+"""Static timing of mapped netlists with OpenSTA, one process per corner.
+
+The clock is ideal: no tree, no skew, sharp edges. Wires are those expected before placement
+(`flow.tech.wire_capacitance_f`), as capacitance only. Inputs are driven by the technology's buffer,
+outputs carry four inverters.
+
+Paths are kept in four classes, so that blocks timed alone compose into a design: what a path
+from one block's register to another's needs is `reg_to_output` of the first plus `input_to_reg`
+of the second.
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+from flow.cache import DEFAULT_CACHE, run_step, step
+from flow.corner import Corner
+from flow.tech import CellRoles, Technology, WireModel, liberty_files, plain_liberty, read_libraries
+from flow.tools import ToolRun, find_tool, last_lines, parse_metrics, run_tool
+from hw.errors import ConfigError, ToolError
+
+_CLASSES = {  # class of path: the clock it starts at and the one it ends at, {0} being the real one
+    "reg_to_reg": ("{0}", "{0}"),
+    "input_to_reg": ("{0}__inputs", "{0}"),
+    "reg_to_output": ("{0}", "{0}__outputs"),
+    "input_to_output": ("{0}__inputs", "{0}__outputs"),
+}
+# Long against every path, so that slack is positive; short enough for OpenSTA's single precision.
+_LONG_PERIOD_PS = 1e5
+_PERIOD_TOLERANCE = 2e-3
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimedPath:
+    """The slowest path of a class. `delay_s` is what it takes of a clock period: from the clock edge or the
+    input, through the logic, to the output or to the next edge with the setup time before it."""
+
+    delay_s: float
+    start: str
+    end: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClockTiming:
+    """Timing of one clock domain of a module; None where it has no path of a class.
+
+    `hold_slack_s` is the least slack of hold from register to register; negative means a violation.
+    """
+
+    clock: str
+    reg_to_reg: TimedPath | None
+    input_to_reg: TimedPath | None
+    reg_to_output: TimedPath | None
+    input_to_output: TimedPath | None
+    hold_slack_s: float | None
+
+    @property
+    def min_period_s(self) -> float:
+        """Shortest clock period of the module by itself: no path of any class takes longer. 0 if it has no path."""
+        return max((path.delay_s for path in self._paths()), default=0.0)
+
+    @property
+    def critical_path(self) -> TimedPath | None:
+        """The path that sets `min_period_s`."""
+        return max(self._paths(), key=lambda path: path.delay_s, default=None)
+
+    def _paths(self) -> list[TimedPath]:
+        return [path for path in (getattr(self, name) for name in _CLASSES) if path is not None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TimingResult:
+    """Timing of a module at one corner, one entry for each clock in the order asked for."""
+
+    module: str
+    corner: Corner
+    clocks: tuple[ClockTiming, ...]
+
+    def __getitem__(self, clock: str) -> ClockTiming:
+        return next(timing for timing in self.clocks if timing.clock == clock)
+
+
+def boundary_delay_s(driver: ClockTiming, receiver: ClockTiming) -> float:
+    """Period that paths from the registers of one block straight into those of another need."""
+    return sum(path.delay_s for path in (driver.reg_to_output, receiver.input_to_reg) if path is not None)
+
+
+def time_design(
+    *,
+    netlists: Sequence[Path],
+    module: str,
+    technology: Technology,
+    corners: Sequence[Corner],
+    clocks: Sequence[str],
+    macro_liberty: Mapping[Corner, Sequence[Path]] | None = None,
+    timeout_s: float = 900.0,
+    jobs: int | None = None,
+    cache: Path = DEFAULT_CACHE,
+) -> tuple[TimingResult, ...]:
+    """Timing of `module` at each of `corners`, in their order.
+
+    `netlists` are the mapped Verilog files of the module and of all modules below it: one file for a
+    block, all of them for a whole design. `clocks` names its clock ports; several are asynchronous to one
+    another. `macro_liberty` gives the Liberty files of SRAM macros for each corner, made for the corner's
+    `sram_vdd_v`. `jobs` corners run at a time (default: one per processor).
+
+    Raises `ConfigError` for a corner without Liberty or an unknown clock port, `ToolError` if OpenSTA
+    fails, an instance has no definition, a register has no clock, or paths do not take a whole period.
+    """
+    if len(set(clocks)) != len(clocks) or not clocks:
+        raise ConfigError(f"clocks must be different ports, at least one, not {list(clocks)}")
+
+    def time_corner(corner: Corner) -> TimingResult:
+        macros = (macro_liberty or {}).get(corner, ())
+        timings = run_step(
+            _time,
+            cache=cache,
+            netlists=tuple(Path(path) for path in netlists),
+            module=module,
+            clocks=tuple(clocks),
+            liberty=liberty_files(technology, corner, cache=cache),
+            macros=tuple(plain_liberty(path, vdd_v=corner.sram_vdd_v, temperature_c=corner.temperature_c, cache=cache) for path in macros),
+            cells=technology.cells,
+            wire=technology.wire,
+            timeout_s=timeout_s,
+        )
+        return TimingResult(module=module, corner=corner, clocks=timings)
+
+    with ThreadPoolExecutor(max_workers=jobs or os.cpu_count() or 1) as pool:
+        futures = [pool.submit(time_corner, corner) for corner in corners]
+        try:
+            return tuple(future.result() for future in futures)
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
+
+
+# OpenSTA says most of what is wrong in a warning, and exits with 0 even after an error.
+_ERRORS = (r"\bError:", r"Creating black box", r"Warning: (port|pin|instance|cell|clock|net|liberty cell) .*not found", r"unclocked", r"combinational loop")
+
+
+@step(version=1, tools=("sta",))
+def _time(
+    folder: Path,
+    *,
+    netlists: tuple[Path, ...],
+    module: str,
+    clocks: tuple[str, ...],
+    liberty: tuple[Path, ...],
+    macros: tuple[Path, ...],
+    cells: CellRoles,
+    wire: WireModel,
+    timeout_s: float,
+) -> tuple[ClockTiming, ...]:
+    library = read_libraries(liberty)
+    inverter = library.cells[cells.inverter]
+    load_f = 4 * sum(pin.capacitance_f for pin in inverter.pins.values() if pin.direction == "input")
+    (folder / "wires.lib").write_text(_wire_liberty(wire), encoding="utf-8")
+    script = [
+        *(f"read_liberty {{{path}}}" for path in (*liberty, *macros, "wires.lib")),
+        *(f"read_verilog {{{path}}}" for path in netlists),
+        f"link_design {module}",
+        f"set load_ff {load_f * 1e15!r}",
+        f"set buffer {cells.buffer}",
+        f"set clocks {{{' '.join(clocks)}}}",
+        f"set period_ps {_LONG_PERIOD_PS!r}",
+        _TCL,
+    ]
+    for clock in clocks:
+        script += [f"report_class {name} {{{clock}}} {{{start.format(clock)}}} {{{end.format(clock)}}}" for name, (start, end) in _CLASSES.items()]
+        script += [f"report_hold {{{clock}}}"]
+    script += ["check_period"]
+    (folder / "sta.tcl").write_text("\n".join(script) + "\n", encoding="utf-8")
+    run = run_tool([find_tool("sta"), "-no_init", "-no_splash", "-exit", "sta.tcl"], cwd=folder, timeout_s=timeout_s, step="sta", error_patterns=_ERRORS)
+    return _read_timings(run, module, clocks)
+
+
+def _wire_liberty(wire: WireModel) -> str:
+    """A library with only the wire-load model of `flow.tech.wire_capacitance_f`: capacitance one femtofarad per unit of length."""
+    base_ff, step_ff = (wire.capacitance_per_um_f * length_um * 1e15 for length_um in (wire.length_base_um, wire.length_per_fanout_um))
+    thresholds = "".join(
+        f"  {kind}_threshold_pct_{edge} : {value};\n"
+        for kind, value in (("input", 50), ("output", 50), ("slew_lower", 20), ("slew_upper", 80))
+        for edge in ("rise", "fall")
+    )
+    return (
+        f'library (voltfront_wires) {{\n  time_unit : "1ps";\n  voltage_unit : "1V";\n  current_unit : "1uA";\n'
+        f'  pulling_resistance_unit : "1kohm";\n  leakage_power_unit : "1nW";\n  capacitive_load_unit (1, ff);\n{thresholds}'
+        f"  nom_process : 1;\n  nom_voltage : 1;\n  nom_temperature : 25;\n"
+        f'  wire_load ("expected") {{\n    resistance : 0;\n    capacitance : 1;\n    area : 0;\n    slope : {step_ff!r};\n'
+        f"    fanout_length (1, {base_ff + step_ff!r});\n  }}\n}}\n"
+    )
+
+
+# The inputs and outputs of each clock get virtual clocks of their own, so that the clocks at
+# which a path starts and ends tell its class.
+_TCL = r"""
+set_cmd_units -time ps -capacitance fF
+set_wire_load_mode top
+set_wire_load_model -name expected -library voltfront_wires
+
+proc make_clocks {period_ps} {
+  foreach clock $::clocks {
+    create_clock -name $clock -period $period_ps [get_ports $clock]
+    create_clock -name ${clock}__inputs -period $period_ps
+    create_clock -name ${clock}__outputs -period $period_ps
+  }
+}
+make_clocks $period_ps
+
+set inputs {}
+foreach port [all_inputs] {
+  if {[lsearch -exact $clocks [get_property $port full_name]] < 0} { lappend inputs $port }
+}
+foreach clock $clocks {
+  if {[llength $inputs]} { set_input_delay 0 -add_delay -clock ${clock}__inputs $inputs }
+  if {[llength [all_outputs]]} { set_output_delay 0 -add_delay -clock ${clock}__outputs [all_outputs] }
+}
+if {[llength $inputs]} { set_driving_cell -lib_cell $buffer $inputs }
+if {[llength [all_outputs]]} { set_load $load_ff [all_outputs] }
+if {[llength $clocks] > 1} {
+  set groups {}
+  foreach clock $clocks { lappend groups -group [get_clocks [list $clock ${clock}__inputs ${clock}__outputs]] }
+  eval set_clock_groups -asynchronous $groups
+}
+check_setup -no_clock -loops
+
+set longest_ps 0
+proc report_class {class clock start end} {
+  set ends [find_timing_paths -from [get_clocks [list $start]] -to [get_clocks [list $end]] -path_delay max]
+  puts "METRIC $class.$clock.paths [llength $ends] 1"
+  foreach path $ends {
+    set delay_ps [expr {$::period_ps - [get_property $path slack]}]
+    if {$delay_ps > $::longest_ps} { set ::longest_ps $delay_ps }
+    puts "METRIC $class.$clock.delay $delay_ps ps"
+    puts "NAME $class.$clock.start [get_property [get_property $path startpoint] full_name]"
+    puts "NAME $class.$clock.end [get_property [get_property $path endpoint] full_name]"
+  }
+}
+proc report_hold {clock} {
+  set ends [find_timing_paths -from [get_clocks [list $clock]] -to [get_clocks [list $clock]] -path_delay min]
+  puts "METRIC hold.$clock.paths [llength $ends] 1"
+  foreach path $ends { puts "METRIC hold.$clock.slack [get_property $path slack] ps" }
+}
+# At the longest delay found as period, the worst path must have no slack: so it does if every path
+# takes a whole period, which the delays above assume.
+proc check_period {} {
+  puts "METRIC longest $::longest_ps ps"
+  if {$::longest_ps == 0} { puts "METRIC slack_at_longest 0 ps"; return }
+  make_clocks $::longest_ps
+  set ends [find_timing_paths -path_delay max -group_count 1]
+  set worst_ps $::longest_ps
+  foreach path $ends { if {[get_property $path slack] < $worst_ps} { set worst_ps [get_property $path slack] } }
+  puts "METRIC slack_at_longest $worst_ps ps"
+}
+"""
+
+
+def _read_timings(run: ToolRun, module: str, clocks: Sequence[str]) -> tuple[ClockTiming, ...]:
+    counts = [f"{name}.{clock}.paths" for clock in clocks for name in (*_CLASSES, "hold")]
+    metrics = parse_metrics(run.output, [*counts, "longest", "slack_at_longest"], step="sta")
+    names = dict(line.removeprefix("NAME ").split(" ", 1) for line in run.output.splitlines() if line.startswith("NAME "))
+
+    def value_s(name: str) -> float:
+        if name not in metrics or metrics[name].unit != "ps":
+            raise ToolError(f"sta: metric {name} must be printed in ps; last lines: {last_lines(run.output)}")
+        return metrics[name].value * 1e-12
+
+    def path(name: str, clock: str) -> TimedPath | None:
+        if metrics[f"{name}.{clock}.paths"].value == 0:
+            return None
+        return TimedPath(delay_s=value_s(f"{name}.{clock}.delay"), start=names[f"{name}.{clock}.start"], end=names[f"{name}.{clock}.end"])
+
+    longest_s, slack_s = value_s("longest"), value_s("slack_at_longest")
+    if abs(slack_s) > _PERIOD_TOLERANCE * longest_s:
+        raise ToolError(
+            f"paths of {module} must take whole clock periods, not parts of them (slack {slack_s:.3g} s at a period of {longest_s:.3g} s);"
+            " use one edge of each clock"
+        )
+    return tuple(
+        ClockTiming(
+            clock=clock,
+            **{name: path(name, clock) for name in _CLASSES},
+            hold_slack_s=value_s(f"hold.{clock}.slack") if metrics[f"hold.{clock}.paths"].value else None,
+        )
+        for clock in clocks
+    )

@@ -1,0 +1,369 @@
+"""Synthesis of one module into library cells with Yosys, and the checks that its netlist must pass.
+
+A design is synthesized hierarchically: each distinct module once, with the modules that are
+characterized apart as black boxes. Submodules that are not black boxes are flattened into it.
+"""
+
+import json
+import re
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from flow import netlist as netlist_module
+from flow.cache import DEFAULT_CACHE, run_step, step
+from flow.corner import Corner
+from flow.liberty import Library
+from flow.netlist import CONST0, CONST1, Netlist, read_netlist
+from flow.tech import CellRoles, Technology, liberty_files, read_libraries
+from flow.tools import last_lines, run_tool
+from hw.errors import ConfigError, ToolError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How logic is mapped. `mapping` is the part of the ABC script that restructures and maps.
+
+    Nets of more than `max_fanout` sinks are buffered. Groups of at least `gated_flops_min` flops that
+    share an enable get a clock gate.
+    """
+
+    name: str
+    mapping: str
+    booth: bool = True
+    max_fanout: int = 16
+    gated_flops_min: int = 4
+
+
+RECIPES = {
+    recipe.name: recipe
+    for recipe in (
+        Recipe(name="area", mapping="strash; ifraig; dch; amap -m"),
+        Recipe(name="balanced", mapping="strash; dch -f; if -g; strash; dch; amap -m"),
+        Recipe(name="speed", mapping="strash; dch; map -B 0.9"),
+    )
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SynthResult:
+    """A module as library cells.
+
+    `netlist` (Verilog, all ports and wires unsigned) and `netlist_json` (Yosys JSON) use the same names.
+    `area_um2` is that of the module's own cells, without its black boxes. `cell_counts` counts library
+    cells by type, `black_box_counts` instances of black boxes. `gated_fraction` is the share of
+    flops behind a clock gate, 0 if there are no flops. `max_fanout` is the largest number of sinks of a
+    net that is neither a clock nor constant.
+    """
+
+    module: str
+    recipe: str
+    netlist: Path
+    netlist_json: Path
+    area_um2: float
+    area_nand2: float
+    cell_counts: dict[str, int]
+    black_box_counts: dict[str, int]
+    flops: int
+    gated_fraction: float
+    max_fanout: int
+
+
+def synthesize(
+    *,
+    verilog: Sequence[Path],
+    module: str,
+    technology: Technology,
+    corner: Corner,
+    recipe: Recipe = RECIPES["balanced"],
+    black_boxes: Sequence[str] = (),
+    period_s: float | None = None,
+    clock_gating: bool = True,
+    timeout_s: float = 900.0,
+    cache: Path = DEFAULT_CACHE,
+) -> SynthResult:
+    """Map `module` of the `verilog` files to the cells of `technology` at `corner`.
+
+    `black_boxes` names the modules below it that are left as they are. `period_s` is the target that gates
+    are sized for; without it they are sized for the shortest delay. Only the text of the modules that take
+    part decides the cache key, so the same block in two designs is synthesized once.
+
+    Raises `ConfigError` for a module that is not there and `ToolError` if Yosys fails or a check does:
+    undriven wires, latches, unmapped cells, unconnected inputs, combinational loops, and no flop
+    behind a clock gate although `clock_gating` is asked for and enough flops share an enable.
+    """
+    return run_step(
+        _synthesize,
+        cache=cache,
+        source=module_source(verilog, module, black_boxes),
+        module=module,
+        black_boxes=tuple(sorted(black_boxes)),
+        liberty=liberty_files(technology, corner, cache=cache),
+        cells=technology.cells,
+        dont_use=technology.dont_use,
+        recipe=recipe,
+        period_s=period_s,
+        clock_gating=clock_gating,
+        timeout_s=timeout_s,
+    )
+
+
+# --- the modules that take part ----------------------------------------------------------------
+
+_COMMENT = re.compile(r'("(?:[^"\\\n]|\\.)*")|//[^\n]*|/\*.*?\*/', re.DOTALL)
+_MODULE = re.compile(r"^[ \t]*(?:\(\*.*?\*\)\s*)*module\s+(\\\S+|\w+).*?^[ \t]*endmodule\b", re.DOTALL | re.MULTILINE)
+_WORD = re.compile(r"\\\S+|\b[A-Za-z_]\w*")
+_PORT = re.compile(r"^\s*(?:\(\*.*?\*\)\s*)?(?:input|output|inout|parameter|localparam)\b[^;]*;", re.MULTILINE)
+
+
+def module_source(verilog: Sequence[Path], module: str, black_boxes: Sequence[str] = ()) -> str:
+    """The Verilog text of `module` and of all below it, black boxes reduced to their ports.
+
+    Raises `ConfigError` for a file that cannot be read, a module defined twice, or one that is missing.
+    """
+    texts: dict[str, str] = {}
+    for path in verilog:
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigError(f"Verilog file must be readable text, not {path} ({getattr(error, 'strerror', None) or 'not UTF-8'})") from None
+        for found in _MODULE.finditer(_COMMENT.sub(lambda match: match[1] or " ", text)):
+            name = found[1].removeprefix("\\")
+            if name in texts:
+                raise ConfigError(f"module {name} must be defined once, not again in {path}")
+            texts[name] = found[0].strip()
+    for name in (module, *black_boxes):
+        if name not in texts:
+            raise ConfigError(f"module must be one of those in {', '.join(str(path) for path in verilog)}, not {name!r}")
+    taken: dict[str, str] = {}
+    waiting = [module]
+    while waiting:
+        name = waiting.pop()
+        if name in taken:
+            continue
+        taken[name] = _ports_only(texts[name]) if name in black_boxes else texts[name]
+        waiting += [word for word in (word.removeprefix("\\") for word in _WORD.findall(taken[name])) if word in texts]
+    return "\n\n".join(taken[name] for name in sorted(taken)) + "\n"
+
+
+def _ports_only(text: str) -> str:
+    """A module with its header and declarations of ports and parameters only."""
+    end = text.index(";") + 1
+    return "\n".join(["(* blackbox *)", text[:end], *(found[0].strip() for found in _PORT.finditer(text, end)), "endmodule"])
+
+
+# --- Yosys -------------------------------------------------------------------------------------
+
+_RUN = "import sys; from pyosys import libyosys as ys; ys.run_pass('script ' + sys.argv[1], ys.Design())"
+
+
+@step(version=1, tools=("yosys",), modules=(netlist_module,))
+def _synthesize(
+    folder: Path,
+    *,
+    source: str,
+    module: str,
+    black_boxes: tuple[str, ...],
+    liberty: tuple[Path, ...],
+    cells: CellRoles,
+    dont_use: tuple[str, ...],
+    recipe: Recipe,
+    period_s: float | None,
+    clock_gating: bool,
+    timeout_s: float,
+) -> SynthResult:
+    library = read_libraries(liberty)
+    for role, name in cells:
+        if name is not None and name not in library.cells:
+            raise ConfigError(f"cells.{role} must be a cell of the technology's library, not {name!r} ({liberty[0]})")
+    (folder / "source.v").write_text(source, encoding="utf-8")
+    (folder / "abc.script").write_text(_abc_script(recipe, period_s), encoding="utf-8")
+    # ABC wants the load of the outputs in femtofarads.
+    load_f = 4 * _input_capacitance_f(library, cells.inverter)
+    (folder / "abc.constr").write_text(f"set_driving_cell {cells.buffer}\nset_load {load_f * 1e15:.4f}\n", encoding="utf-8")
+    script = _yosys_script(module, liberty, library, cells, dont_use, recipe, clock_gating)
+    (folder / "synth.ys").write_text("\n".join(script) + "\n", encoding="utf-8")
+    run = run_tool(
+        [sys.executable, "-I", "-c", _RUN, "synth.ys"],
+        cwd=folder,
+        timeout_s=timeout_s,
+        step="yosys",
+        environment={"TMPDIR": "."},
+        error_patterns=[r"^ERROR:", r"^ABC: (Error|Assertion)", r"ABC: execution of command .* failed"],
+    )
+    _check_source(module, run.output, (folder / "check.txt").read_text(encoding="utf-8"))
+    netlist = _strip_signed(folder / "mapped.v", folder / f"{module}.v")
+    for scratch in folder.glob("yosys-*"):
+        shutil.rmtree(scratch)
+    result = _measure(folder / "netlist.json", library, module, black_boxes, cells.nand2)
+    if clock_gating and result.gated_fraction == 0:
+        group = _largest_enable_group(folder / "enabled.json", module)
+        if group >= recipe.gated_flops_min:
+            raise ToolError(f"module {module} must have flops behind clock gates, not none, as {group} share an enable; see {folder / 'yosys.log'}")
+    return SynthResult(recipe=recipe.name, netlist=netlist, netlist_json=folder / "netlist.json", **vars(result))
+
+
+def _abc_script(recipe: Recipe, period_s: float | None) -> str:
+    """Map, then buffer large fan-outs and size gates; ABC takes its delay target in picoseconds."""
+    target = "" if period_s is None else f" -D {period_s * 1e12:.3f}"
+    return f"{recipe.mapping}; topo; buffer -c -N {recipe.max_fanout}; upsize{target}; dnsize{target}; stime -p\n"
+
+
+def _yosys_script(
+    module: str, liberty: Sequence[Path], library: Library, cells: CellRoles, dont_use: Sequence[str], recipe: Recipe, clock_gating: bool
+) -> list[str]:
+    libraries = " ".join(f"-liberty {path}" for path in liberty)
+    # ABC knows cells with one output only.
+    wide = [name for name, cell in library.cells.items() if sum(pin.direction == "output" for pin in cell.pins.values()) > 1]
+    keep_out = " ".join(f"-dont_use {name}" for name in dont_use)
+    keep_out_of_logic = " ".join(f"-dont_use {name}" for name in wide if not library.cells[name].sequential)
+    gate = []
+    if clock_gating:
+        gate = ["json -o enabled.json t:$_*DFF*E*", _clock_gate_command(library, cells, recipe)]
+    high, low = (f"{name} {_constant_pin(library, name, value)}" for name, value in ((cells.tie_high, "1"), (cells.tie_low, "0")))
+    buffer_in, buffer_out = (_only_pin(library, cells.buffer, direction) for direction in ("input", "output"))
+    return [
+        "read_verilog -sv source.v",
+        f"hierarchy -check -top {module}",
+        "proc",
+        "flatten",
+        "tee -o check.txt check",
+        # Silicon has no initial values, and checks are not hardware.
+        "setattr -unset init w:*",
+        "delete t:$meminit t:$meminit_v2",
+        "chformal -remove",
+        "delete t:$print",
+        # Flops whose reset dominates their enable would not be gated.
+        "opt -nosdff",
+        f"synth -noabc{' -booth' if recipe.booth else ''} -top {module}",
+        *gate,
+        f"dfflibmap {libraries} {keep_out}",
+        f"abc {libraries} {keep_out} {keep_out_of_logic} -constr abc.constr -script abc.script",
+        "setundef -zero",
+        f"hilomap -singleton -hicell {high} -locell {low}",
+        # What is left of aliases then joins ports, which Verilog would spell as assignments.
+        "opt_clean -purge",
+        f"insbuf -buf {cells.buffer} {buffer_in} {buffer_out}",
+        # Generated names become short and the same in both files.
+        "rename -enumerate -pattern n%",
+        "write_json netlist.json",
+        "write_verilog -noattr -noexpr mapped.v",
+    ]
+
+
+def _clock_gate_command(library: Library, cells: CellRoles, recipe: Recipe) -> str:
+    if cells.clock_gate is None:
+        raise ConfigError("cells.clock_gate must be named by a technology whose designs are clock-gated; add it or turn clock gating off")
+    pins = {pin.clock_gate_role: pin.name for pin in library.cells[cells.clock_gate].pins.values() if pin.clock_gate_role}
+    if not {"enable", "clock", "out"} <= pins.keys():
+        raise ConfigError(f"cells.clock_gate must have pins with the roles enable, clock and out, not {cells.clock_gate} with {sorted(pins)}")
+    ties = f" -tie_lo {pins['test']}" if "test" in pins else ""
+    return f"clockgate -pos {cells.clock_gate} {pins['enable']}:{pins['clock']}:{pins['out']}{ties} -min_net_size {recipe.gated_flops_min}"
+
+
+def _only_pin(library: Library, cell: str, direction: str) -> str:
+    pins = [pin.name for pin in library.cells[cell].pins.values() if pin.direction == direction]
+    if len(pins) != 1:
+        raise ConfigError(f"{cell} must have one {direction} to serve in its role, not {len(pins)}")
+    return pins[0]
+
+
+def _constant_pin(library: Library, cell: str, value: str) -> str:
+    for pin in library.cells[cell].pins.values():
+        if pin.direction == "output" and (pin.function or "").strip("() ") == value:
+            return pin.name
+    raise ConfigError(f"{cell} must have an output of constant {value} to serve as a tie cell, not none")
+
+
+def _input_capacitance_f(library: Library, cell: str) -> float:
+    return library.cells[cell].pins[_only_pin(library, cell, "input")].capacitance_f
+
+
+_SIGNED = re.compile(r"^(\s*(?:input|output|inout|wire|reg)) signed\b", re.MULTILINE)
+
+
+def _strip_signed(written: Path, stripped: Path) -> Path:
+    """Yosys keeps `signed` on ports and wires, which means nothing for cells and which OpenSTA cannot read."""
+    stripped.write_text(_SIGNED.sub(r"\1", written.read_text(encoding="utf-8")), encoding="utf-8")
+    written.unlink()
+    return stripped
+
+
+# --- checks and measurements -------------------------------------------------------------------
+
+
+def _check_source(module: str, log: str, checked: str) -> None:
+    """Raise `ToolError` for latches, and for what Yosys `check` found before mapping."""
+    latches = sorted(set(re.findall(r"Latch inferred for signal `\\?(\S+?)' from", log)))
+    if latches:
+        raise ToolError(f"module {module} must have no latches, not one for {', '.join(latches[:4])}; assign it in every branch")
+    problems = [line.removeprefix("Warning: ").strip() for line in checked.splitlines() if line.startswith("Warning: ")]
+    if problems:
+        raise ToolError(f"module {module} must have one driver for each wire and no loops, not {len(problems)} problem(s): {last_lines(problems[0])}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Measured:
+    module: str
+    area_um2: float
+    area_nand2: float
+    cell_counts: dict[str, int]
+    black_box_counts: dict[str, int]
+    flops: int
+    gated_fraction: float
+    max_fanout: int
+
+
+def _measure(netlist_json: Path, library: Library, module: str, black_boxes: Sequence[str], nand2: str) -> _Measured:
+    netlist = read_netlist(netlist_json, library, top=module, black_boxes=black_boxes)
+    latches = [netlist.cell_names[cell] for cell in netlist.cells_of("latch")]
+    if latches:
+        raise ToolError(f"module {module} must have no latches, not {', '.join(latches[:4])}")
+    counts = Counter(netlist.types[kind].name for kind in netlist.cell_type)
+    area_um2 = sum(library.cells[name].area_um2 * count for name, count in counts.items())
+    gated, fanout = _clocking(netlist, library)
+    return _Measured(
+        module=module,
+        area_um2=area_um2,
+        area_nand2=area_um2 / library.cells[nand2].area_um2,
+        cell_counts=dict(sorted(counts.items())),
+        black_box_counts=dict(sorted(Counter(netlist.black_boxes.values()).items())),
+        flops=len(gated),
+        gated_fraction=float(np.mean(gated)) if len(gated) else 0.0,
+        max_fanout=fanout,
+    )
+
+
+def _clocking(netlist: Netlist, library: Library) -> tuple[np.ndarray, int]:
+    """Whether each flop's clock comes from a clock gate, and the largest fan-out of a net that is no clock and not constant."""
+    clock_pins = {}
+    for number, kind in enumerate(netlist.types):
+        roles = [library.cells[kind.name].pins[pin].clock_gate_role for pin in kind.inputs]
+        clock_pins[number] = [roles.index("clock")] if kind.kind == "clock_gate" else list(kind.clock_inputs)
+    gates = set(netlist.cells_of("clock_gate").tolist())
+    gated, clocks = [], [CONST0, CONST1]
+    for cell, (kind, start) in enumerate(zip(netlist.cell_type.tolist(), netlist.pin_start.tolist(), strict=False)):
+        nets = [int(netlist.pin_net[start + pin]) for pin in clock_pins[kind]]
+        clocks += nets
+        if netlist.types[kind].kind == "flop":
+            gated.append(any(int(netlist.driver[net]) in gates for net in nets))
+        elif not netlist.types[kind].inputs:  # a tie cell
+            clocks += netlist.pin_net[start : start + len(netlist.types[kind].outputs)].tolist()
+    fanout = np.diff(netlist.reader_start)
+    for port in netlist.ports.values():
+        if not port.is_source:
+            np.add.at(fanout, port.nets, 1)
+    fanout[clocks] = 0
+    return np.array(gated, dtype=bool), int(fanout.max(initial=0))
+
+
+def _largest_enable_group(path: Path, module: str) -> int:
+    """The most flops that shared a clock and an enable before clock gating."""
+    cells = json.loads(path.read_text(encoding="utf-8"))["modules"].get(module, {"cells": {}})["cells"]
+    groups = Counter((tuple(cell["connections"]["C"]), tuple(cell["connections"]["E"])) for cell in cells.values())
+    return max(groups.values(), default=0)
