@@ -1,11 +1,14 @@
 """What `hw` needs of outside tools: the Verilator, a C++ compiler, and running them under a time limit."""
 
+import hashlib
 import os
 import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 from hw.errors import ToolError
@@ -59,3 +62,25 @@ def run_tool(arguments: Sequence[str | Path], *, cwd: Path, timeout_s: float, en
         last = " | ".join(line.strip() for line in output.splitlines()[-8:] if line.strip())
         raise ToolError(f"{name} must exit with 0, not {process.returncode}: {last}")
     return output
+
+
+def content_key(texts: Iterable[str], files: Iterable[Path]) -> str:
+    """A name for what is made from these texts and these files' contents."""
+    digest = hashlib.sha256("\0".join(texts).encode())
+    for path in files:
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
+    return digest.hexdigest()[:20]
+
+
+@contextmanager
+def keep(folder: Path) -> Iterator[Path]:
+    """A temporary folder that becomes `folder` when the block ends without an error: complete or not at all."""
+    with tempfile.TemporaryDirectory(dir=folder.parent, prefix="unfinished-") as temporary:
+        complete = Path(temporary) / "complete"
+        complete.mkdir()
+        yield complete
+        try:
+            complete.rename(folder)
+        except OSError:  # another process was faster with the same content
+            if not folder.is_dir():
+                raise

@@ -82,13 +82,14 @@ void DramModel::choose_direction() {
 bool DramModel::issue_column(std::deque<Request>& queue) {
     int64_t& column_at = writing_ ? write_at_ : read_at_;
     if (queue.empty() || column_at > now_) return false;
-    const bool starving = now_ - queue.front().arrival > max_wait;
-    const auto end = starving ? queue.begin() + 1 : queue.end();
-    const auto hit = std::find_if(queue.begin(), end, [this](const Request& request) {
+    const Request& oldest = queue.front();
+    const bool starving = now_ - oldest.arrival > max_wait;
+    const auto hit = std::find_if(queue.begin(), queue.end(), [&](const Request& request) {
         const Bank& bank = banks_[request.bank];
-        return bank.open_row == request.row && bank.column_at <= now_;
+        const bool yields = starving && request.bank == oldest.bank && request.row != oldest.row;
+        return bank.open_row == request.row && bank.column_at <= now_ && !yields;
     });
-    if (hit == end) return false;
+    if (hit == queue.end()) return false;
 
     Bank& bank = banks_[hit->bank];
     const int64_t latency = writing_ ? p_.write_latency : p_.read_latency;
@@ -127,13 +128,12 @@ bool DramModel::prepare_row(std::deque<Request>& queue) {
                     activate(bank, request.row);
                     return true;
                 }
-            } else if (bank.precharge_at <= now_ && (starving || !row_still_wanted(queue, request.bank))) {
+            } else if (bank.precharge_at <= now_ && ((starving && request.bank == queue.front().bank) || !row_still_wanted(queue, request.bank))) {
                 precharge(bank, p_.rp);
                 return true;
             }
         }
         seen |= bit;
-        if (starving) break;
     }
     return false;
 }

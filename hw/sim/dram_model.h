@@ -8,8 +8,8 @@
 // until `write_high` of them are queued or no read is. Once a direction is served it stays until it
 // has nothing left or `batch` bursts are done. Within the direction being served the oldest request whose
 // row is open and ready goes first; a free command slot opens the row of the oldest request that
-// needs one. A row that a queued request of this direction still hits is not closed, unless the
-// oldest request has waited longer than `max_wait`. Every tREFI all banks are closed and refreshed.
+// needs one. A row that a queued request of this direction still hits is not closed, unless it
+// keeps the oldest request waiting longer than `max_wait`. Every tREFI all banks are closed and refreshed.
 #pragma once
 
 #include <cstdint>
@@ -77,7 +77,7 @@ class DramModel {
     void activate(Bank& bank, int64_t row);
     void precharge(Bank& bank, int64_t duration);
 
-    static constexpr int64_t max_wait = 512;
+    static constexpr int64_t max_wait = 1024;  // clock cycles
 
     const DramParameters p_;
     DramCounters counters_;

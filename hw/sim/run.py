@@ -5,7 +5,6 @@ executable, kept by content. `simulate` loads a memory image, runs one program t
 returns the event counters, the memory's counters and a part of the memory's final contents.
 """
 
-import hashlib
 import importlib.metadata
 import json
 import os
@@ -26,7 +25,7 @@ from hw.dram import DramController, DramPart, model_settings
 from hw.errors import ConfigError, ToolError
 from hw.registers import IDENTIFICATION, MAP_VERSION, Cause, Status
 from hw.sim.bench import REQUEST_VARIABLE
-from hw.tools import BUILD_DIR, find_verilator, run_tool, tool_environment
+from hw.tools import BUILD_DIR, content_key, find_verilator, keep, run_tool, tool_environment
 
 SOURCES = Path(__file__).parent
 NATIVE = tuple(SOURCES / name for name in ("dram_model.cpp", "axi_memory.cpp", "axi_memory_dpi.cpp"))
@@ -110,8 +109,8 @@ def build(*, verilog: Sequence[Path], axi_data_bits: int, out_dir: Path = BUILD_
 
     bench_files = (SOURCES / "tb.sv", SOURCES / "main.cpp", *NATIVE, *HEADERS)
     version = run_tool([find_verilator(), "--version"], cwd=SOURCES, timeout_s=60, environment=tool_environment()) + importlib.metadata.version("cocotb")
-    runtime_key = _digest([version, *optimize, str(trace)], [*NATIVE, *HEADERS])
-    key = _digest([version, *flags, *optimize], [*bench_files, *map(Path, verilog)])
+    runtime_key = content_key([version, *optimize, str(trace)], [*NATIVE, *HEADERS])
+    key = content_key([version, *flags, *optimize], [*bench_files, *map(Path, verilog)])
     simulator = out_dir / key / "simulator"
     if simulator.exists():
         return simulator
@@ -127,34 +126,16 @@ def build(*, verilog: Sequence[Path], axi_data_bits: int, out_dir: Path = BUILD_
         run_tool(command, cwd=objects, timeout_s=1800, environment=tool_environment())
         # Verilator's own run-time and the memory do not depend on the design: compile them once.
         for compiled in runtime.glob("*.o"):
-            shutil.copy2(compiled, objects)
+            shutil.copy(compiled, objects)  # newer than its source, so make takes it
         make = ["make", "-j2", "-f", "Vtop.mk", "CFG_CXXFLAGS_PCH_I=-include", *optimize]
         run_tool(make, cwd=objects, timeout_s=3600, environment=tool_environment())
         if not runtime.exists():
-            _keep(sorted({*objects.glob("verilated*.o"), *(objects / f"{path.stem}.o" for path in NATIVE)}), runtime)
-        _keep([objects / "simulator"], simulator.parent)
+            with keep(runtime) as kept:
+                for compiled in (*objects.glob("verilated*.o"), *(objects / f"{path.stem}.o" for path in NATIVE)):
+                    shutil.copy2(compiled, kept)
+        with keep(simulator.parent) as kept:
+            shutil.copy2(objects / "simulator", kept)
     return simulator
-
-
-def _digest(texts: Sequence[str], files: Sequence[Path]) -> str:
-    digest = hashlib.sha256("\0".join(texts).encode())
-    for path in files:
-        digest.update(hashlib.sha256(path.read_bytes()).digest())
-    return digest.hexdigest()[:20]
-
-
-def _keep(files: Sequence[Path], folder: Path) -> None:
-    """Copy `files` into a new `folder`, which appears complete or not at all."""
-    with tempfile.TemporaryDirectory(dir=folder.parent, prefix="keeping-") as temporary:
-        complete = Path(temporary) / "complete"
-        complete.mkdir()
-        for path in files:
-            shutil.copy2(path, complete)
-        try:
-            complete.rename(folder)
-        except OSError:  # another process was faster with the same content
-            if not folder.is_dir():
-                raise
 
 
 # --- run --------------------------------------------------------------------------------------
