@@ -1,7 +1,8 @@
 """Energy per cycle and leakage of a netlist at one corner, from Liberty tables and an activity profile.
 
 Internal energy is looked up for every edge at its own input slew and output load, for its own direction and
-local state. A net of capacitance C costs C V^2 / 2 per transition. Leakage is weighted with the time spent in
+local state. A net costs C V^2 / 2 per transition, C being what its
+rising edge sees: that is when the supply delivers C V^2. Leakage is weighted with the time spent in
 each local state. Energies are per clock cycle and do not depend on the frequency; a power stands only beside one.
 """
 
@@ -12,7 +13,7 @@ import numpy as np
 
 from flow.liberty import Library
 from flow.netlist import CONST1, Netlist, clock_network
-from flow.power_tables import energies, energy_entries, leakage_by_state, propagate_slews, slew_entries
+from flow.power_tables import FALL, RISE, energies, energy_entries, leakage_by_state, propagate_slews, slew_entries
 from flow.profile import ActivityProfile, layout
 from hw.errors import ToolError
 
@@ -90,18 +91,18 @@ class PowerModel:
         self.edge_j, self.edge_outside, self.arc_j, self.arc_outside, self.arc_uncovered = self._energies()
         per_type = [leakage_by_state(library.cells[t.name], t) for t in netlist.types]
         self.state_leakage_w = np.concatenate([np.zeros(0), *(per_type[k] for k in netlist.cell_type)])
-        self.net_j = 0.5 * self.load_f * library.vdd_v**2
+        self.net_j = 0.5 * self.load_f[:, RISE] * library.vdd_v**2
 
     def _loads(self, output_load_f: float, wire_cap_f: WireCap) -> np.ndarray:
-        """Capacitance [nets]: input pins, wire, and the load outside of output ports."""
+        """Capacitance [nets, fall and rise] against each edge: input pins, wire, and the load outside of output ports."""
         netlist = self.netlist
         wire = np.asarray(wire_cap_f(netlist) if callable(wire_cap_f) else wire_cap_f, dtype=float)
         if wire.shape not in ((), (netlist.nets,)) or not np.all(wire >= 0):
             raise ToolError(f"wire_cap_f must be a number or an array of {netlist.nets} numbers of at least 0, not {wire.shape} (netlist {netlist.name})")
-        load = np.broadcast_to(wire, netlist.nets).copy()
-        caps = [[self.library.cells[t.name].pins[p].capacitance_f for p in t.inputs] + [0.0] * len(t.outputs) for t in netlist.types]
-        pin_cap = np.concatenate([np.zeros(0), *(caps[k] for k in netlist.cell_type)])
-        np.add.at(load, netlist.pin_net, pin_cap)
+        load = np.broadcast_to(wire, netlist.nets)[:, None] + np.zeros(2)
+        for edge, name in ((FALL, "fall_capacitance_f"), (RISE, "rise_capacitance_f")):
+            caps = [[getattr(self.library.cells[t.name].pins[p], name) for p in t.inputs] + [0.0] * len(t.outputs) for t in netlist.types]
+            np.add.at(load[:, edge], netlist.pin_net, np.concatenate([np.zeros(0), *(caps[k] for k in netlist.cell_type)]))
         for port in netlist.ports.values():
             if not port.is_source:
                 np.add.at(load, port.nets, output_load_f)

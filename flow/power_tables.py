@@ -33,15 +33,15 @@ class Tables(NamedTuple):
 class Entries(NamedTuple):
     """Look-ups by cell type: those of type `k` are `start[k]:start[k + 1]`.
 
-    `target` is the place of the result among those of the cell, `pin` and `edge` choose the input slew, `output` the
-    load (negative: no load), `table` the table, and `weight` multiplies it.
+    `target` is the place of the result among those of the cell; `pin` and `edge` choose the input slew; `load` is
+    2 * output + edge of the output, or negative for an edge of an input alone; `weight` multiplies the table's value.
     """
 
     start: np.ndarray
     target: np.ndarray
     pin: np.ndarray
     edge: np.ndarray
-    output: np.ndarray
+    load: np.ndarray
     table: np.ndarray
     weight: np.ndarray
 
@@ -90,14 +90,14 @@ class _Packer:
 
 
 def slew_entries(netlist: Netlist, library: Library) -> tuple[Tables, Entries]:
-    """Look-ups of output transitions; `target` is 2 * output + edge of the output."""
+    """Look-ups of output transitions; `target` is not used, `load` tells which transition it is."""
     packer = _Packer(f"library {library.name}")
     for logic in netlist.types:
         rows = []
         for o, output in enumerate(logic.outputs):
             for arc in library.cells[logic.name].pins[output].timing:
                 for pin, in_edge, out_edge, table in _transitions(arc, logic):
-                    rows.append((2 * o + out_edge, pin, in_edge, o, packer.number(table), 1.0))
+                    rows.append((0, pin, in_edge, 2 * o + out_edge, packer.number(table), 1.0))
         packer.rows.append(rows)
     return packer.tables(), packer.entries()
 
@@ -141,10 +141,10 @@ def energy_entries(netlist: Netlist, library: Library) -> tuple[Tables, Entries,
             for i, name in enumerate(logic.inputs):
                 groups = [g for g in cell.pins[output].internal_power if name in g.related_pins or not g.related_pins]
                 for state, group, weight in _by_state(groups, logic):
-                    up = logic.outputs_table[o, state]
+                    up = int(logic.outputs_table[o, state])
                     bare[o, i, state] = False
                     target = (o * len(logic.inputs) + i) * states + state
-                    rows += _row(packer, target, i, state >> i & 1, o, group.rise_j if up else group.fall_j, weight)
+                    rows += _row(packer, target, i, state >> i & 1, 2 * o + up, group.rise_j if up else group.fall_j, weight)
         arcs.append(rows)
         uncovered.append(bare)
     packer.rows = edges
@@ -153,8 +153,8 @@ def energy_entries(netlist: Netlist, library: Library) -> tuple[Tables, Entries,
     return packer.tables(), edge_entries, packer.entries(), uncovered
 
 
-def _row(packer: _Packer, target: int, pin: int, edge: int, output: int, table: Table | None, weight: float) -> list[tuple]:
-    return [] if table is None else [(target, pin, edge, output, packer.number(table), weight)]
+def _row(packer: _Packer, target: int, pin: int, edge: int, load: int, table: Table | None, weight: float) -> list[tuple]:
+    return [] if table is None else [(target, pin, edge, load, packer.number(table), weight)]
 
 
 def _by_state(groups: Sequence[InternalPower], logic: CellLogic) -> list[tuple[int, InternalPower, float]]:
@@ -231,8 +231,8 @@ def propagate_slews(tables, entries, cells, cell_type, pin_start, pin_net, input
             slew = slews[pin_net[start + entries.pin[e]], entries.edge[e]]
             if np.isnan(slew):
                 continue
-            net, edge = pin_net[start + inputs[cell] + entries.output[e]], entries.target[e] & 1
-            value, out = look_up(tables, entries.table[e], slew, loads[net])
+            net, edge = pin_net[start + inputs[cell] + (entries.load[e] >> 1)], entries.load[e] & 1
+            value, out = look_up(tables, entries.table[e], slew, loads[net, edge])
             done += 1
             outside += out
             if not slews[net, edge] >= value:
@@ -249,7 +249,7 @@ def energies(tables, entries, base, cell_type, pin_start, pin_net, inputs, loads
             slew = slews[pin_net[start + entries.pin[e]], entries.edge[e]]
             if np.isnan(slew):
                 continue
-            load = loads[pin_net[start + inputs[cell] + entries.output[e]]] if entries.output[e] >= 0 else 0.0
+            load = loads[pin_net[start + inputs[cell] + (entries.load[e] >> 1)], entries.load[e] & 1] if entries.load[e] >= 0 else 0.0
             value, out = look_up(tables, entries.table[e], slew, load)
             at = base[cell] + entries.target[e]
             energy[at] += entries.weight[e] * value

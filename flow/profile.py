@@ -131,12 +131,12 @@ def _independent_cell(logic, toggles: np.ndarray, duty: np.ndarray) -> tuple[np.
         ones = 0.5 if not shown else shown[0][0] if np.array_equal(shown[0][1], stored) else 1 - shown[0][0]
         possible = logic.settle_table == stored
         share.append(np.where(stored, ones, 1 - ones) * possible)
-    state = np.prod(share, axis=0) if share else np.ones(logic.states)
+    state = np.prod([np.ones(logic.states), *share], axis=0)
     state = state / max(state.sum(), 1e-300)
-    edge = np.array([toggles[i] / 2 * np.prod([s for j, s in enumerate(share) if j != i], axis=0, initial=1.0) for i in range(inputs)])
-    edge = edge.reshape(inputs, logic.states)
-    if inputs:
-        edge *= toggles[:inputs, None] / np.maximum(edge.sum(axis=1, keepdims=True), 1e-300)
+    edge = np.zeros((inputs, logic.states))
+    for i in range(inputs):
+        others = np.prod([np.ones(logic.states), *(s for j, s in enumerate(share) if j != i)], axis=0)
+        edge[i] = toggles[i] * others / max(others.sum(), 1e-300)
     arc = np.zeros((len(logic.outputs), inputs, logic.states))
     followed = logic.outputs_table[:, (index & 2**inputs - 1) | logic.settle_table.astype(int) << inputs if logic.has_state else index]
     for o in range(len(logic.outputs)):
