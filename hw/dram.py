@@ -1,230 +1,31 @@
-"""Off-chip DRAM: the parts, and the time and energy of moving data, in closed form.
+"""Time and energy of moving data to and from off-chip DRAM, in closed form.
 
-The parts are YAML files in ``hw/dram_parts`` (or the user's own), one source per number. The
-DRAM keeps its voltage and clock whatever the core does. The closed forms take numpy arrays and
-describe the controller of `hw.sim.dram_model`, the cycle-level model they are checked against:
+The DRAM keeps its voltage and clock whatever the core does. The closed forms take numpy arrays and
+describe the controller of the cycle-level model (``hw/sim/dram_model.cpp``), which they are checked
+against:
 
 - address mapping: row, bank, column from the most significant bits down, the bank XORed with the
   row's bits; a sequential stream uses one whole page and goes on in another bank;
-- open pages, first-ready scheduling over a queue of `DramController.queue_bursts` bursts, reads
-  first and writes in batches, all-bank refresh every tREFI.
+- open pages, first-ready scheduling over a queue of `DramController.queue_bursts` bursts of each
+  direction, reads first and writes in batches, all-bank refresh every tREFI.
 """
 
 import math
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import Field, model_validator
 
-from hw.errors import ConfigError
-from hw.settings import Settings, parse, read_yaml
+from hw.dram_part import DramPart, PowerState, dram_parts, load_dram_part
+from hw.errors import ModelError
+from hw.settings import Settings
 
-PARTS_DIR = Path(__file__).with_name("dram_parts")
-
-Positive = Annotated[float, Field(gt=0)]
-NotNegative = Annotated[float, Field(ge=0)]
-Count = Annotated[int, Field(gt=0)]
-PerRail = tuple[NotNegative, ...]
-PowerState = Literal["active_standby", "precharge_standby", "active_power_down", "power_down", "self_refresh"]
-
-
-def _power_of_two(value: int, what: str) -> None:
-    if value & (value - 1):
-        raise ValueError(f"{what} must be a power of two")
-
-
-class Geometry(Settings):
-    """How a part stores data: `data_bits` lines, `banks` x `rows` pages of `page_bytes`, bursts of `burst_length` transfers."""
-
-    data_bits: Count
-    banks: Count
-    rows: Count
-    page_bytes: Count
-    burst_length: Count
-
-    @model_validator(mode="after")
-    def _check(self) -> "Geometry":
-        for name in ("data_bits", "banks", "page_bytes", "burst_length"):
-            _power_of_two(getattr(self, name), name)
-        return self
-
-
-class BusTiming(Settings):
-    """Clock period, latencies from command to data, column-to-column delay and the gaps when the data bus turns round."""
-
-    tck_s: Positive
-    read_latency_cycles: Count
-    write_latency_cycles: Count
-    tccd_cycles: Count
-    twtr_s: NotNegative
-    trtw_s: NotNegative
-
-
-class BankTiming(Settings):
-    """Least times between row commands, in the standard's names (tRCD, tRP, tRAS, tRC, tRRD, tFAW, tWR, tRTP)."""
-
-    trcd_s: Positive
-    trp_s: Positive
-    trp_all_s: Positive
-    tras_s: Positive
-    trc_s: Positive
-    trrd_s: Positive
-    tfaw_s: Positive
-    twr_s: NotNegative
-    trtp_s: NotNegative
-
-
-class RefreshTiming(Settings):
-    """Refresh duration and interval, and the exits from power-down (tXP) and self-refresh (tXSR)."""
-
-    trfc_s: Positive
-    trefi_s: Positive
-    txp_s: NotNegative
-    txsr_s: NotNegative
-
-
-class Currents(Settings):
-    """Supply voltages and the datasheet's IDD currents, one figure per rail."""
-
-    supply_v: tuple[Positive, ...]
-    idd0_a: PerRail
-    idd2p_a: PerRail
-    idd2n_a: PerRail
-    idd3p_a: PerRail
-    idd3n_a: PerRail
-    idd4r_a: PerRail
-    idd4w_a: PerRail
-    idd5_a: PerRail
-    idd6_a: PerRail
-
-    @model_validator(mode="after")
-    def _check(self) -> "Currents":
-        for name, value in self:
-            if len(value) != len(self.supply_v):
-                raise ValueError(f"a list with one figure per rail ({len(self.supply_v)}) for every current; {name} has {len(value)}")
-        return self
-
-
-class Interface(Settings):
-    """The unterminated data lines between controller and DRAM, and the controller's PHY."""
-
-    vddq_v: Positive
-    line_capacitance_f: NotNegative
-    transitions_per_bit: Annotated[float, Field(ge=0, le=1)]
-    phy_j_per_bit: NotNegative
-    phy_static_w: NotNegative
-
-
-class DramPart(Settings):
-    """One DRAM channel: geometry, timing, currents and interface, in SI units, with the source of each number by its key."""
-
-    name: str
-    title: str
-    provisional: bool
-    geometry: Geometry
-    bus: BusTiming
-    bank: BankTiming
-    refresh: RefreshTiming
-    currents: Currents
-    interface: Interface
-    sources: Mapping[str, str]
-
-    @property
-    def burst_bytes(self) -> int:
-        return self.geometry.data_bits * self.geometry.burst_length // 8
-
-    @property
-    def capacity_bytes(self) -> int:
-        return self.geometry.banks * self.geometry.rows * self.geometry.page_bytes
-
-    @property
-    def burst_s(self) -> float:
-        """Time the data bus is taken by one burst (double data rate), or the least column-to-column time if longer."""
-        return self.cycles["burst"] * self.bus.tck_s
-
-    @property
-    def peak_bandwidth_bytes_per_s(self) -> float:
-        return self.burst_bytes / self.burst_s
-
-    @property
-    def cycles(self) -> dict[str, int]:
-        """Every timing in clock cycles, rounded up as a controller must."""
-
-        def up(seconds: float) -> int:
-            return math.ceil(round(seconds / self.bus.tck_s, 6))
-
-        bank, refresh, bus = self.bank, self.refresh, self.bus
-        return {
-            "burst": max(self.geometry.burst_length // 2, bus.tccd_cycles),
-            "read_latency": bus.read_latency_cycles,
-            "write_latency": bus.write_latency_cycles,
-            "wtr": up(bus.twtr_s),
-            "rtw": up(bus.trtw_s),
-            "rcd": up(bank.trcd_s),
-            "rp": up(bank.trp_s),
-            "rp_all": up(bank.trp_all_s),
-            "ras": up(bank.tras_s),
-            "rc": up(bank.trc_s),
-            "rrd": up(bank.trrd_s),
-            "faw": up(bank.tfaw_s),
-            "wr": up(bank.twr_s),
-            "rtp": up(bank.trtp_s),
-            "rfc": up(refresh.trfc_s),
-            "refi": math.floor(refresh.trefi_s / bus.tck_s),
-        }
-
-    # Energies by the vendor's power-calculation method: what an operation draws above the standby
-    # state it happens in, so that standby power can be charged for the whole time, apart.
-
-    @property
-    def activate_j(self) -> float:
-        """One activate-precharge pair above the standby power it spends: (IDD0 tRC - IDD3N tRAS - IDD2N (tRC - tRAS)) V."""
-        trc, tras = self.bank.trc_s, self.bank.tras_s
-        return self._rails(lambda c: c["idd0"] * trc - c["idd3n"] * tras - c["idd2n"] * (trc - tras))
-
-    @property
-    def read_j_per_bit(self) -> float:
-        """Core energy of a bit read, above active standby: (IDD4R - IDD3N) V t_burst / bits."""
-        return self._rails(lambda c: c["idd4r"] - c["idd3n"]) * self.burst_s / (8 * self.burst_bytes)
-
-    @property
-    def write_j_per_bit(self) -> float:
-        """Core energy of a bit written, above active standby: (IDD4W - IDD3N) V t_burst / bits."""
-        return self._rails(lambda c: c["idd4w"] - c["idd3n"]) * self.burst_s / (8 * self.burst_bytes)
-
-    @property
-    def refresh_j(self) -> float:
-        """One all-bank refresh, above precharge standby: (IDD5 - IDD2N) V tRFC."""
-        return self._rails(lambda c: c["idd5"] - c["idd2n"]) * self.refresh.trfc_s
-
-    @property
-    def refresh_w(self) -> float:
-        """Average power of refreshing every tREFI."""
-        return self.refresh_j / self.refresh.trefi_s
-
-    @property
-    def io_j_per_bit(self) -> float:
-        """Charging the unterminated line: transitions per bit x C V^2 / 2."""
-        interface = self.interface
-        return interface.transitions_per_bit * interface.line_capacitance_f * interface.vddq_v**2 / 2
-
-    def background_w(self, state: PowerState) -> float:
-        """Power of the DRAM core while it stays in `state`."""
-        current = {"active_standby": "idd3n", "precharge_standby": "idd2n", "active_power_down": "idd3p", "power_down": "idd2p", "self_refresh": "idd6"}[state]
-        return self._rails(lambda c: c[current])
-
-    def _rails(self, charge: Callable[[dict[str, float]], float]) -> float:
-        """The sum over supply rails of voltage x `charge`, which is given that rail's currents by name."""
-        by_name = dict(self.currents)
-        total = 0.0
-        for rail, supply_v in enumerate(self.currents.supply_v):
-            rail_currents = {name.removesuffix("_a"): by_name[name][rail] for name in by_name if name.endswith("_a")}
-            total += supply_v * charge(rail_currents)
-        return total
+__all__ = [
+    "DramController", "DramEnergy", "DramPart", "DramTransfer", "dram_energy_j", "dram_parts", "dram_transfer", "load_dram_part", "model_settings",
+    "read_latency_s",
+]  # fmt: skip
 
 
 class DramController(Settings):
@@ -235,10 +36,10 @@ class DramController(Settings):
     through controller and PHY that a read spends besides the DRAM's own.
     """
 
-    queue_bursts: Count = 64
-    write_high_bursts: Count = 48
-    batch_bursts: Count = 32
-    latency_s: NotNegative = 20e-9
+    queue_bursts: Annotated[int, Field(gt=0)] = 64
+    write_high_bursts: Annotated[int, Field(gt=0)] = 48
+    batch_bursts: Annotated[int, Field(gt=0)] = 32
+    latency_s: Annotated[float, Field(ge=0)] = 20e-9
 
     @model_validator(mode="after")
     def _check(self) -> "DramController":
@@ -262,61 +63,169 @@ def model_settings(part: DramPart, controller: DramController) -> str:
     return "\n".join(f"{key}={value}" for key, value in values.items())
 
 
-# --- parts from YAML --------------------------------------------------------------------------
+@dataclass(frozen=True, kw_only=True)
+class DramTransfer:
+    """time_s: how long the DRAM is busy with a transfer; activates: rows opened on the way. Both arrays."""
 
-_SCALES = {"_ns": ("_s", 1e-9), "_us": ("_s", 1e-6), "_ma": ("_a", 1e-3), "_pf": ("_f", 1e-12), "_mw": ("_w", 1e-3), "_pj_per_bit": ("_j_per_bit", 1e-12)}
-_GROUPS = ("geometry", "bus", "bank", "refresh", "currents", "interface")
-FORMAT_VERSION = 1
-
-
-def dram_parts() -> tuple[str, ...]:
-    """Names of the parts that ship."""
-    return tuple(sorted(path.stem for path in PARTS_DIR.glob("*.yaml")))
+    time_s: NDArray[np.float64]
+    activates: NDArray[np.float64]
 
 
-def load_dram_part(name_or_path: str | Path) -> DramPart:
-    """The part of that name, or from the YAML file at that path; `ConfigError` if there is none or a number has no source."""
-    path = Path(name_or_path)
-    if path.suffix not in (".yaml", ".yml"):
-        path = PARTS_DIR / f"{name_or_path}.yaml"
-        if str(name_or_path) not in dram_parts():
-            raise ConfigError(f"DRAM part must be one of {', '.join(dram_parts())} or a .yaml file, not {str(name_or_path)!r}")
-    return _parse_part(path.stem, read_yaml(path), str(path))
+def dram_transfer(
+    part: DramPart,
+    *,
+    read_bytes: ArrayLike,
+    write_bytes: ArrayLike,
+    read_run_bytes: ArrayLike,
+    write_run_bytes: ArrayLike,
+    controller: DramController | None = None,
+) -> DramTransfer:
+    """Time and row activations of moving these bytes when the queues are kept full; shapes broadcast.
+
+    Each direction's data comes in runs of consecutive bytes at unrelated addresses (aligned to DRAM bursts). With t(run) the
+    larger of its data time and what its activations need (tRRD, four in tFAW), reads and writes alternating in batches, and
+
+        switches = min(read bursts, write bursts) / batch, of each kind,
+
+    time = [runs x t(run) + switches x (RL + tRTW + tWTR + exposed)] / (1 - t_refresh / tREFI). `exposed` is what remains of
+    tRP + tRCD when the other direction's batch has taken every bank whose open row was wanted; t_refresh is all that a refresh
+    keeps the bus from: closing the rows, tRPab, tRFC and tRCD. Rows are opened once for each page of a run, again after a
+    refresh, and again when the other direction's batch took their bank (banks taken at random).
+
+    The latency of the first access comes on top (`read_latency_s`).
+    """
+    controller = controller or DramController()
+    cycles, banks = part.cycles, part.geometry.banks
+    reads, writes = _direction(part, read_bytes, read_run_bytes, controller), _direction(part, write_bytes, write_run_bytes, controller)
+
+    switches = np.minimum(reads.bursts, writes.bursts) / controller.batch_bursts
+    turnaround = cycles["read_latency"] + cycles["rtw"] + cycles["wtr"]
+    to_reopen = max(cycles["rp"] + cycles["rcd"] - turnaround / 2, 0)
+    reopened = switches * (reads.rows_waiting * writes.banks_taken + writes.rows_waiting * reads.banks_taken) / banks
+    exposed = to_reopen * (_all_taken(reads, writes, banks) + _all_taken(writes, reads, banks))
+    busy = reads.busy_cycles + writes.busy_cycles + switches * (turnaround + exposed)
+
+    bursts = reads.bursts + writes.bursts
+    write_share = np.divide(writes.bursts, bursts, out=np.zeros_like(bursts), where=bursts > 0)
+    total = busy / (1 - _refresh_cycles(part, write_share) / cycles["refi"])
+    mixed_share = np.divide(2 * np.minimum(reads.bursts, writes.bursts), bursts, out=np.zeros_like(bursts), where=bursts > 0)
+    longer = np.where(reads.bursts >= writes.bursts, reads.rows_in_use, writes.rows_in_use)
+    closed_by_refresh = np.minimum(mixed_share * (reads.rows_in_use + writes.rows_in_use) + (1 - mixed_share) * longer, banks)
+    activates = reads.pages + writes.pages + reopened + total / cycles["refi"] * closed_by_refresh
+    return DramTransfer(time_s=total * part.bus.tck_s, activates=activates)
 
 
-def _parse_part(name: str, data: object, where: str) -> DramPart:
-    if not isinstance(data, dict):
-        raise ConfigError(f"content must be a mapping of keys to values, not {type(data).__name__} ({where})")
-    if data.get("version") != FORMAT_VERSION:
-        raise ConfigError(f"version must be {FORMAT_VERSION}, not {data.get('version')!r} ({where})")
-    texts = data.get("sources")
-    if not isinstance(texts, dict) or not all(isinstance(text, str) and text.strip() for text in texts.values()):
-        raise ConfigError(f"sources must be a mapping of keys to texts, not {texts!r} ({where}); say where the numbers come from")
-    plain = {key: value for key, value in data.items() if key not in ("version", *_GROUPS)}
-    sources: dict[str, str] = {}
-    for group in _GROUPS:
-        entries = data.get(group)
-        if not isinstance(entries, dict):
-            raise ConfigError(f"{group} must be a mapping of keys to [value, source], not {entries!r} ({where}); add it")
-        plain[group] = {}
-        for key, entry in entries.items():
-            if not (isinstance(entry, list) and len(entry) == 2 and entry[1] in texts):
-                raise ConfigError(f"{group}.{key} must be [value, source] with a source out of {', '.join(texts)}, not {entry!r} ({where})")
-            si_key, value = _to_si(str(key), entry[0], f"{group}.{key}", where)
-            plain[group][si_key] = value
-            sources[f"{group}.{si_key}"] = texts[entry[1]]
-    return parse(DramPart, plain | {"name": name, "sources": sources}, where)
+@dataclass(frozen=True, kw_only=True)
+class _Direction:
+    """One direction of a transfer by itself.
+
+    bursts, pages: DRAM bursts, and pages visited. busy_cycles: clock cycles without refresh and change of direction.
+    rows_in_use: rows that the queued requests hold open. rows_waiting: those left open and still wanted when the other
+    direction takes over. banks_taken: banks that one batch, and what is prepared ahead during it, opens rows in.
+    """
+
+    bursts: NDArray[np.float64]
+    pages: NDArray[np.float64]
+    busy_cycles: NDArray[np.float64]
+    rows_in_use: NDArray[np.float64]
+    rows_waiting: NDArray[np.float64]
+    banks_taken: NDArray[np.float64]
 
 
-def _to_si(key: str, value: object, shown: str, where: str) -> tuple[str, object]:
-    """A scaled YAML entry (`_ns`, `_ma`, ...) in SI units; lists become tuples; anything else passes through."""
-    suffix = next((suffix for suffix in _SCALES if key.endswith(suffix)), None)
-    numbers = value if isinstance(value, list) else [value]
-    if any(isinstance(number, bool) or not isinstance(number, int | float) for number in numbers):
-        raise ConfigError(f"{shown} must be a number or a list of numbers, not {value!r} ({where})")
-    if suffix is not None:
-        si_suffix, scale = _SCALES[suffix]
-        key, numbers = key.removesuffix(suffix) + si_suffix, [number * scale for number in numbers]
-    elif isinstance(value, list) or key.endswith("_v"):
-        numbers = [float(number) for number in numbers]
-    return key, tuple(numbers) if isinstance(value, list) else numbers[0]
+def _direction(part: DramPart, size_bytes: ArrayLike, run_bytes: ArrayLike, controller: DramController) -> _Direction:
+    size, run = np.broadcast_arrays(np.asarray(size_bytes, float), np.asarray(run_bytes, float))
+    if not (np.all(size >= 0) and np.all(run > 0)):
+        raise ModelError("DRAM transfers must have bytes >= 0 and runs of more than 0 bytes, and do not")
+    cycles, banks = part.cycles, part.geometry.banks
+    activate_cycles = max(cycles["faw"] / 4, cycles["rrd"])
+    runs, bursts_of_run = size / run, np.ceil(run / part.burst_bytes)
+    pages_of_run = 1 + (bursts_of_run - 1) * part.burst_bytes / part.geometry.page_bytes
+    data_bound = bursts_of_run * cycles["burst"] >= pages_of_run * activate_cycles
+    pages_a_burst = pages_of_run / bursts_of_run
+
+    def distinct_banks(visits: NDArray[np.float64]) -> NDArray[np.float64]:
+        return banks * (1 - (1 - 1 / banks) ** visits)
+
+    rows_in_use = distinct_banks(1 + controller.queue_bursts * pages_a_burst)
+    ahead = (controller.batch_bursts + controller.queue_bursts / 2) * pages_a_burst
+    return _Direction(
+        bursts=runs * bursts_of_run,
+        pages=runs * pages_of_run,
+        busy_cycles=runs * np.where(data_bound, bursts_of_run * cycles["burst"], pages_of_run * activate_cycles),
+        rows_in_use=rows_in_use,
+        # Where activations are the bottleneck a row is used as soon as it is open.
+        rows_waiting=np.where(data_bound, rows_in_use, 0),
+        banks_taken=distinct_banks(1 + np.minimum(ahead, controller.batch_bursts * cycles["burst"] / activate_cycles)),
+    )
+
+
+def _all_taken(direction: _Direction, other: _Direction, banks: int) -> NDArray[np.float64]:
+    """Chance that the other direction's batch took the banks of all rows that this one had waiting."""
+    return np.where(direction.rows_waiting > 0, (other.banks_taken / banks) ** direction.rows_waiting, 0)
+
+
+def _refresh_cycles(part: DramPart, write_share: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Cycles in which one refresh keeps data off the bus: until the last burst lets its row close, then tRPab, tRFC, tRCD."""
+    cycles = part.cycles
+    after_write = cycles["write_latency"] + cycles["burst"] + cycles["wr"]
+    closing = write_share * after_write + (1 - write_share) * cycles["rtp"]
+    return closing + cycles["rp_all"] + cycles["rfc"] + cycles["rcd"]
+
+
+def read_latency_s(part: DramPart, controller: DramController | None = None) -> float:
+    """From a read's arrival at an idle controller to its last data, the row closed: tRCD + RL + the burst + the controller's own."""
+    cycles = part.cycles
+    return (cycles["rcd"] + cycles["read_latency"] + cycles["burst"]) * part.bus.tck_s + (controller or DramController()).latency_s
+
+
+@dataclass(frozen=True, kw_only=True)
+class DramEnergy:
+    """Where a transfer's energy goes, each an array: the DRAM core's operations, its data lines, the PHY, standby power, refresh."""
+
+    activate_j: NDArray[np.float64]
+    read_j: NDArray[np.float64]
+    write_j: NDArray[np.float64]
+    io_j: NDArray[np.float64]
+    phy_j: NDArray[np.float64]
+    background_j: NDArray[np.float64]
+    refresh_j: NDArray[np.float64]
+
+    @property
+    def core_j(self) -> NDArray[np.float64]:
+        return self.activate_j + self.read_j + self.write_j
+
+    @property
+    def total_j(self) -> NDArray[np.float64]:
+        return self.core_j + self.io_j + self.phy_j + self.background_j + self.refresh_j
+
+
+def dram_energy_j(
+    part: DramPart,
+    *,
+    read_bytes: ArrayLike,
+    write_bytes: ArrayLike,
+    activates: ArrayLike,
+    busy_s: ArrayLike,
+    total_s: ArrayLike,
+    idle_state: PowerState = "power_down",
+) -> DramEnergy:
+    """Energy of a DRAM over `total_s`, of which it serves requests for `busy_s`; shapes broadcast.
+
+    While busy it is in active standby; the rest of the time in `idle_state`. It is refreshed throughout, except that
+    self-refresh has that in its own current. `ModelError` if `busy_s` is longer than `total_s` or anything is negative.
+    """
+    arrays = np.broadcast_arrays(*(np.asarray(a, float) for a in (read_bytes, write_bytes, activates, busy_s, total_s)))
+    read, write, activates, busy, total = arrays
+    if not all(np.all(a >= 0) for a in arrays) or np.any(busy > total * (1 + 1e-9)):
+        raise ModelError("DRAM energy must be asked for bytes, activates and times >= 0 with busy_s <= total_s, and was not")
+    idle = np.maximum(total - busy, 0)
+    bits = 8 * (read + write)
+    return DramEnergy(
+        activate_j=activates * part.activate_j,
+        read_j=8 * read * part.read_j_per_bit,
+        write_j=8 * write * part.write_j_per_bit,
+        io_j=bits * part.io_j_per_bit,
+        phy_j=bits * part.interface.phy_j_per_bit + total * part.interface.phy_static_w,
+        background_j=busy * part.background_w("active_standby") + idle * part.background_w(idle_state),
+        refresh_j=(busy if idle_state == "self_refresh" else total) * part.refresh_w,
+    )
