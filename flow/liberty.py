@@ -362,9 +362,7 @@ class _Reader:
         conditions = {g.args[0]: g for g in library.groups("operating_conditions") if g.args}
         name = library.get("default_operating_conditions") or next(iter(conditions), None)
         chosen = conditions.get(name) or library
-        at = {
-            key: self.number(chosen, key, self.number(library, f"nom_{key}", None)) for key in ("voltage", "temperature", "process")
-        }
+        at = {key: self.number(chosen, key, self.number(library, f"nom_{key}", None)) for key in ("voltage", "temperature", "process")}
         if at["voltage"] is None or at["temperature"] is None:
             raise self.fail(library, "library must state its nom_voltage and nom_temperature")
         cells: dict[str, Cell] = {}

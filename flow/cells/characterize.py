@@ -1,0 +1,124 @@
+"""From transistor cards and cell descriptions to Liberty: every cell at every corner, in parallel, resumable to the cell."""
+
+import sys
+from collections.abc import Sequence
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
+from pathlib import Path
+
+from tqdm import tqdm
+
+from flow import corner as corner_module
+from flow.cache import run_step, step
+from flow.cells import combinational, fo4, measure, netlist, sequential, spice
+from flow.cells.emit import library_group
+from flow.cells.measure import CellData, Sweep
+from flow.cells.netlist import Cell, CellLibrary, all_cells, load_cell_library
+from flow.cells.spice import Bench
+from flow.corner import Corner
+from flow.liberty_text import write_library
+from hw.errors import ConfigError
+
+DEFAULT_CORNERS = tuple(Corner(process="tt", vdd_v=vdd_v, temperature_c=25.0, back_bias_v=0.0, sram_vdd_v=vdd_v) for vdd_v in (0.5, 0.6, 0.7, 0.8, 0.9, 1.0))
+_MODULES = (netlist, spice, measure, corner_module)
+
+
+def sweep_for(cell: Cell, library: CellLibrary, fo4_s: float) -> Sweep:
+    """The table axes of `cell` at a corner with this FO4 delay, rounded so that they read well."""
+    axes = library.characterization
+
+    def rounded(value: float) -> float:
+        return float(f"{value:.3g}")
+
+    return Sweep(
+        fo4_s=fo4_s,
+        slews_s=tuple(rounded(fo4_s * x) for x in axes.slews_fo4),
+        loads_f=tuple(rounded(axes.load_unit_f * cell.drive * x) for x in axes.loads),
+        constraint_slews_s=tuple(rounded(fo4_s * x) for x in axes.constraint_slews_fo4),
+        load_unit_f=axes.load_unit_f,
+    )
+
+
+@step(version=1, tools=("ngspice",), modules=(fo4, netlist, spice, corner_module))
+def measure_fo4(folder: Path, *, inverter: Cell, cards: Path, corner: Corner) -> float:
+    """FO4 delay of `inverter` at `corner`, in seconds."""
+    return fo4.fo4_s(inverter, cards, corner, folder)
+
+
+@step(version=1, tools=("ngspice",), modules=(*_MODULES, combinational, sequential))
+def characterize_cell(folder: Path, *, cell: Cell, cards: Path, corner: Corner, sweep: Sweep) -> CellData:
+    """All tables of one cell at one corner; raises `ToolError` if anything cannot be measured."""
+    bench = Bench(cell=cell, cards=cards, corner=corner, folder=folder)
+    kinds = {"flop": sequential.characterize_flop, "clock_gate": sequential.characterize_clock_gate}
+    data = measure.check(kinds.get(cell.description.kind, combinational.characterize_combinational)(bench, sweep))
+    for deck in folder.glob("*.sp"):
+        deck.unlink()
+    for log in folder.glob("*.log"):
+        log.unlink()
+    return data
+
+
+def liberty_name(technology: str, corner: Corner) -> str:
+    """File name of a corner's library, such as fdsoi28p_tt_0p50v_25c.lib.gz."""
+
+    def number(value: float, digits: int) -> str:
+        return f"{abs(value):.{digits}f}".replace(".", "p")
+
+    temperature = ("m" if corner.temperature_c < 0 else "") + number(corner.temperature_c, 0)
+    bias = f"_bb{'m' if corner.back_bias_v < 0 else ''}{number(corner.back_bias_v, 2)}v" if corner.back_bias_v else ""
+    return f"{technology}_{corner.process}_{number(corner.vdd_v, 2)}v_{temperature}c{bias}.lib.gz"
+
+
+def characterize_library(
+    *,
+    tech_dir: Path,
+    out_dir: Path,
+    corners: Sequence[Corner] = DEFAULT_CORNERS,
+    workers: int = 2,
+    cache: Path = Path("build/cells"),
+) -> list[Path]:
+    """Characterize every cell of the technology in `tech_dir` at `corners` and write one Liberty file a corner to `out_dir`.
+
+    `workers` simulations run at a time. Each cell of a corner is kept in `cache` when done, so that a second run
+    continues where a first one ended. Nothing is written for a corner until all its cells are measured.
+    """
+    library = load_cell_library(tech_dir)
+    cards = tech_dir / library.transistors.cards
+    if workers < 1:
+        raise ConfigError(f"workers must be at least 1, not {workers}")
+    if any(corner.process != "tt" for corner in corners):
+        raise ConfigError(f"process must be tt, the only one that {cards.name} describes, not {[c.process for c in corners]}")
+    technology = tech_dir.name
+    store = cache / technology
+    cells = all_cells(library)
+    inverter = next(cell for cell in cells if cell.name == "INV_X1")
+    written: list[Path] = []
+    with ThreadPoolExecutor(workers) as pool, tqdm(total=len(cells) * len(corners), unit="cell", disable=not sys.stderr.isatty()) as bar:
+        try:
+            for corner in corners:
+                fo4_s = run_step(measure_fo4, cache=store, inverter=inverter, cards=cards, corner=corner)
+                bar.set_description(str(corner))
+                waiting = {
+                    pool.submit(run_step, characterize_cell, cache=store, cell=cell, cards=cards, corner=corner, sweep=sweep_for(cell, library, fo4_s)): cell
+                    for cell in cells
+                }
+                results: dict[str, CellData] = {}
+                while waiting:
+                    done, _ = wait(waiting, return_when=FIRST_COMPLETED)
+                    for future in done:
+                        cell = waiting.pop(future)
+                        results[cell.name] = future.result()
+                        bar.update()
+                path = out_dir / liberty_name(technology, corner)
+                header = (
+                    f"{technology} at {corner.vdd_v:g} V, {corner.temperature_c:g} C, back bias {corner.back_bias_v:g} V. PREDICTIVE: own transistor cards, "
+                    "not silicon-verified, not foundry data. Generated from cells.yaml with ngspice; regenerate with: make cells"
+                )
+                group = library_group(technology=technology, corner=corner, cells=cells, results=results, fo4_s=fo4_s)
+                write_library(group, path, header)
+                written.append(path)
+                if not sys.stderr.isatty():
+                    print(f"{path.name}: {len(results)} cells, FO4 {fo4_s * 1e12:.2f} ps", file=sys.stderr, flush=True)
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return written

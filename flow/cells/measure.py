@@ -1,0 +1,197 @@
+"""What characterization measures on one cell at one corner: delay, transition, energy, leakage, capacitance, constraints.
+
+Energy of an edge = vdd x (charge from the supply) + vdd/2 x (charge through the moving input)
+- load x vdd^2 for each output that rises - leakage. Over a pair of edges this is exactly what the supply
+delivers beyond charging the loads; the input's term only moves the energy of the cell's own gate capacitance
+between the two edges so that each of them carries its own.
+
+A flop or clock gate is described by increments that add up: its clock pin carries the energy of a clock edge that
+changes nothing, its data pin that of a data change and of the first latch, which follows at once or with the
+next falling clock edge, and its output what comes on top when it moves.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import numpy as np
+
+from flow.cells.spice import Bench, Measured, Point, Ramp
+from hw.errors import ToolError
+
+Row = tuple[float, ...]
+Grid = tuple[Row, ...]  # [slew][load]; of constraints [clock slew][data slew]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Arc:
+    """Delay and transition of `output` caused by `related`, in seconds, by the output's edge; None where it has no such edge."""
+
+    output: str
+    related: str
+    timing_type: str
+    sense: str
+    delay_rise_s: Grid | None = None
+    delay_fall_s: Grid | None = None
+    transition_rise_s: Grid | None = None
+    transition_fall_s: Grid | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Energy:
+    """Internal energy in J of an edge of `pin`: [slew][load] of an output caused by `related`, or [slew] of an input itself."""
+
+    pin: str
+    related: str | None = None
+    when: str | None = None
+    rise_j: Grid | None = None
+    fall_j: Grid | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Constraint:
+    """Least time in seconds between an edge of `pin` and the clock's, by the edge of `pin`."""
+
+    pin: str
+    related: str
+    timing_type: str
+    rise_s: Grid | None = None
+    fall_s: Grid | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class State:
+    """Leakage in W in the state `when`."""
+
+    when: str
+    leakage_w: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellData:
+    """Everything measured on one cell at one corner, with the axes of its tables."""
+
+    name: str
+    slews_s: Row
+    loads_f: Row
+    constraint_slews_s: Row
+    leakage: tuple[State, ...]
+    rise_capacitance_f: dict[str, float]
+    fall_capacitance_f: dict[str, float]
+    arcs: tuple[Arc, ...] = ()
+    energies: tuple[Energy, ...] = ()
+    constraints: tuple[Constraint, ...] = ()
+
+
+def condition(bits: dict[str, int]) -> str:
+    """The Liberty expression that holds exactly for `bits`."""
+    return " & ".join(name if bit else f"!{name}" for name, bit in bits.items())
+
+
+def grid(values: np.ndarray) -> Grid:
+    """An array of one or two dimensions as nested tuples."""
+    return tuple(tuple(float(x) for x in row) for row in np.atleast_2d(values))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sweep:
+    """The axes of one cell at one corner, and how long its edges take to settle."""
+
+    fo4_s: float
+    slews_s: Row
+    loads_f: Row
+    constraint_slews_s: Row
+    load_unit_f: float
+
+    @property
+    def middle(self) -> tuple[int, int]:
+        """Index of the middle slew and load: where single figures such as pin capacitance are taken."""
+        return len(self.slews_s) // 2, len(self.loads_f) // 2
+
+    def settle_s(self, bench: Bench, load_f: float) -> float:
+        """Generous time for an edge to go through the cell and settle: its stages, and its load relative to its drive."""
+        return self.fo4_s * (6 + 2.5 * len(bench.cell.nodes) + 1.6 * load_f / (self.load_unit_f * bench.cell.drive))
+
+
+def edge_point(bench: Bench, sweep: Sweep, *, state: dict[str, int | None], pin: str, slew_s: float, load_f: float) -> Point:
+    """One edge of `pin` away from its value in the settled `state`; every output that it moves is measured."""
+    cell = bench.cell
+    start = {name: int(state[name]) for name in cell.inputs}
+    after = cell.settle({**start, pin: 1 - start[pin]}, state)
+    ramp = Ramp(start=start[pin], end=1 - start[pin], at_s=sweep.fo4_s + slew_s, slew_s=slew_s)
+    return Point(
+        inputs={**start, pin: ramp},
+        loads_f=dict.fromkeys(cell.outputs, load_f),
+        window_s=ramp.at_s + ramp.full_s / 2 + sweep.settle_s(bench, load_f),
+        expect={name: int(after[name]) for name in cell.outputs},
+        edges=tuple(name for name in cell.outputs if state[name] != after[name]),
+    )
+
+
+def energy_j(bench: Bench, point: Point, measured: Measured, leakage_w: float) -> float:
+    """Internal energy of one simulated edge, as this module defines it."""
+    vdd = bench.corner.vdd_v
+    moved = sum(measured.input_charge_c.values())
+    loads = sum(point.loads_f[name] * vdd**2 for name in point.edges if point.expect[name] == 1)
+    return vdd * measured.supply_charge_c + vdd / 2 * moved - loads - leakage_w * measured.window_s
+
+
+class Edges:
+    """Edges of one pin from one settled state, over all slews and, if `over_loads`, all loads."""
+
+    def __init__(self, bench: Bench, sweep: Sweep, state: dict[str, int | None], pin: str, *, over_loads: bool):
+        self.bench, self.sweep, self.pin = bench, sweep, pin
+        self.rising = not state[pin]
+        loads = sweep.loads_f if over_loads else (sweep.loads_f[sweep.middle[1]],)
+        self.shape = (len(sweep.slews_s), len(loads))
+        self.points = [edge_point(bench, sweep, state=state, pin=pin, slew_s=s, load_f=c) for s, c in product(sweep.slews_s, loads)]
+        self.moved = {name: self.points[0].expect[name] for name in self.points[0].edges}
+        self.measured: Sequence[Measured] = ()
+
+    def delay_s(self, output: str) -> np.ndarray:
+        times = [m.crossing_s[output] - p.inputs[self.pin].at_s for m, p in zip(self.measured, self.points, strict=True)]
+        return np.array(times).reshape(self.shape)
+
+    def transition_s(self, output: str) -> np.ndarray:
+        return np.array([m.transition_s[output] for m in self.measured]).reshape(self.shape)
+
+    def energy_j(self, leakage_w: float) -> np.ndarray:
+        values = [energy_j(self.bench, p, m, leakage_w) for m, p in zip(self.measured, self.points, strict=True)]
+        return np.array(values).reshape(self.shape)
+
+    def capacitance_f(self) -> float:
+        """Charge that the moving pin takes, per volt, at the middle of the axes."""
+        middle = self.sweep.middle[0] * self.shape[1] + (self.sweep.middle[1] if self.shape[1] > 1 else 0)
+        return abs(self.measured[middle].input_charge_c[self.pin]) / self.bench.corner.vdd_v
+
+
+def simulate(bench: Bench, edges: Sequence[Edges], *, label: str, initial: dict[str, int | None] | None = None) -> None:
+    """Run all `edges` in one process, from the stored bits `initial`, and leave the results in them."""
+    results = iter(bench.run([p for e in edges for p in e.points], label=label, initial=initial))
+    for e in edges:
+        e.measured = [next(results) for _ in e.points]
+
+
+def check(data: CellData) -> CellData:
+    """`data` if it is plausible: transitions positive, delays growing with load, energies of edge pairs positive."""
+
+    def refuse(what: str) -> ToolError:
+        return ToolError(f"characterization of {data.name} must give {what}, not otherwise; look at its decks")
+
+    for arc in data.arcs:
+        for name in ("delay_rise_s", "delay_fall_s", "transition_rise_s", "transition_fall_s"):
+            table = getattr(arc, name)
+            if table is None:
+                continue
+            values = np.array(table)
+            if name.startswith("transition") and np.any(values <= 0):
+                raise refuse(f"positive transitions ({arc.related} to {arc.output})")
+            if np.any(np.diff(values, axis=1) <= -0.01 * np.abs(values[:, 1:])):
+                raise refuse(f"a {name} that grows with load ({arc.related} to {arc.output})")
+    for energy in data.energies:
+        if energy.rise_j and energy.fall_j and energy.related and np.any(np.array(energy.rise_j) + np.array(energy.fall_j) <= 0):
+            raise refuse(f"positive internal energy of a rise and a fall ({energy.related} to {energy.pin})")
+    for pin, farad in (data.rise_capacitance_f | data.fall_capacitance_f).items():
+        if not farad > 0:
+            raise refuse(f"a positive capacitance of {pin}")
+    return data
