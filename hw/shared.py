@@ -26,6 +26,13 @@ def register(shape, name: str) -> Signal:
     return Signal(shape, name=name, reset_less=True)
 
 
+def output_register(m: Module, port: Signal) -> Signal:
+    """A register without reset that drives `port`."""
+    held = register(port.shape(), f"{port.name}_held")
+    m.d.comb += port.eq(held)
+    return held
+
+
 def port_values(component: wiring.Component) -> Iterator[tuple[str, wiring.Flow, Signal]]:
     """(flat name, direction seen from inside, signal) of each port."""
     for path, member, value in component.signature.flatten(component):

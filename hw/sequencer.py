@@ -1,0 +1,404 @@
+"""The sequencer: fetches the program ahead of execution, hands instructions to the engines in order, keeps their tokens."""
+
+from enum import IntEnum
+
+from amaranth.hdl import Array, C, Cat, Module, Mux, Signal, Value
+from amaranth.lib import data
+from amaranth.lib.wiring import In, Out
+
+from hw.config import AcceleratorConfig
+from hw.decode import INSTRUCTION_BITS, fields
+from hw.isa import FIELDS, INSTRUCTION_BYTES, TOKEN_LIMIT, Engine, Opcode, Target
+from hw.memory_side import ADDRESS_BITS, run_beats_bits, run_ports
+from hw.registers import Cause
+from hw.runs import beat_of_byte
+from hw.shared import Shared, output_register, register
+from hw.sram import Sram
+
+WINDOW = 32
+"""Instructions in the program buffer: how far the engines can be apart in the program."""
+FETCH_GROUP = 4
+"""Instructions asked for in one run."""
+IN_FLIGHT = 4
+"""Instructions that one engine has been given and that are not complete with their tokens signalled."""
+
+TOKEN_PAIRS = (
+    (Engine.LOAD, Engine.COMPUTE),
+    (Engine.COMPUTE, Engine.LOAD),
+    (Engine.COMPUTE, Engine.STORE),
+    (Engine.STORE, Engine.COMPUTE),
+    (Engine.STORE, Engine.LOAD),
+)
+"""(from, to) of each token counter."""
+
+
+class Kind(IntEnum):
+    """What a slot of the program buffer holds: an engine's instruction (numbers as in `Engine`), or a barrier that all engines stop at."""
+
+    LOAD = Engine.LOAD
+    COMPUTE = Engine.COMPUTE
+    STORE = Engine.STORE
+    END = 3
+    OPERATING_POINT = 4
+    ILLEGAL = 5
+    UNREADABLE = 6
+
+
+NOT_ZERO = {
+    Opcode.LOAD: ("run_words", "count1", "count2"),
+    Opcode.FILL: ("run_words", "count1", "count2"),
+    Opcode.STORE: ("run_words", "count1", "count2"),
+    Opcode.CONFIGURE: ("kernel_h", "kernel_w"),
+    Opcode.COMPUTE: ("tile_h", "tile_w", "c_groups", "passes"),
+}
+"""Fields in which 0 is illegal."""
+
+_SLOT = data.StructLayout({"kind": 3, "waits": 3, "signals": 3})
+
+
+def decode_kind(word: Value, rows: int) -> Value:
+    """The `Kind` of an instruction; ILLEGAL if an engine could not execute it as it stands."""
+    header = fields(word, Opcode.END)
+    waits = Cat(header.wait_load, header.wait_compute, header.wait_store)
+    signals = Cat(header.signal_load, header.signal_compute, header.signal_store)
+
+    def tokens_legal(engine: Engine) -> Value:
+        wait_mask = sum(1 << source for source, to in TOKEN_PAIRS if to == engine)
+        signal_mask = sum(1 << to for source, to in TOKEN_PAIRS if source == engine)
+        return ((waits & ~C(wait_mask, 3)) == 0) & ((signals & ~C(signal_mask, 3)) == 0)
+
+    def engine_kind(engine: Engine, opcode: Opcode, extra: Value | int = 1) -> Value:
+        found = fields(word, opcode)
+        legal = tokens_legal(engine) & extra
+        for name in NOT_ZERO.get(opcode, ()):
+            legal &= getattr(found, name) != 0
+        return Mux(legal, int(engine), Kind.ILLEGAL)
+
+    load, fill, store = fields(word, Opcode.LOAD), fields(word, Opcode.FILL), fields(word, Opcode.STORE)
+    sync_engine = fields(word, Opcode.SYNC).engine
+    sync_kinds = Array([engine_kind(engine, Opcode.SYNC) for engine in Engine] + [C(Kind.ILLEGAL, 3)])
+    no_tokens = Cat(waits, signals) == 0
+    kinds = {
+        Opcode.LOAD: engine_kind(Engine.LOAD, Opcode.LOAD, load.target <= Target.PARAMETER),
+        Opcode.FILL: engine_kind(Engine.LOAD, Opcode.FILL, fill.target == Target.ACTIVATION),
+        Opcode.CONFIGURE: engine_kind(Engine.COMPUTE, Opcode.CONFIGURE),
+        Opcode.COMPUTE: engine_kind(Engine.COMPUTE, Opcode.COMPUTE),
+        Opcode.STORE: engine_kind(Engine.STORE, Opcode.STORE, store.bank < rows),
+        Opcode.SYNC: sync_kinds[sync_engine],
+        Opcode.OPERATING_POINT: Mux(no_tokens, Kind.OPERATING_POINT, Kind.ILLEGAL),
+        Opcode.END: Mux(no_tokens, Kind.END, Kind.ILLEGAL),
+    }
+    choices = [C(Kind.ILLEGAL, 3)] * 16
+    for opcode, kind in kinds.items():
+        used = sum(field.bits for field in FIELDS[opcode])
+        choices[opcode] = Mux(word[used:] == 0, kind, Kind.ILLEGAL)
+    return Array(choices)[header.opcode]
+
+
+class _EngineState:
+    """One engine as the sequencer sees it."""
+
+    def __init__(self, engine: Engine, index_bits: int):
+        name = engine.name.lower()
+        self.pointer = Signal((2 * WINDOW - 1).bit_length(), name=f"{name}_pointer")
+        """Next instruction of the program to look at, modulo 2 WINDOW."""
+        self.seen = Signal(name=f"{name}_seen")
+        self.slot = data.View(_SLOT, register(_SLOT.size, f"{name}_slot"))
+        """What stands there, where `seen`."""
+        self.may_start = Signal(name=f"{name}_may_start")
+        """Whether that is the engine's instruction, its tokens are there and the engine is ready."""
+        # Instructions given and not retired, oldest first: what they signal, and where they stand in the program.
+        self.signals = Array([register(3, f"{name}_signals_{i}") for i in range(IN_FLIGHT)])
+        self.indices = Array([register(index_bits, f"{name}_index_{i}") for i in range(IN_FLIGHT)])
+        bits = IN_FLIGHT.bit_length()
+        self.given, self.completed, self.retired = (Signal(bits, name=f"{name}_{what}") for what in ("given", "completed", "retired"))
+        self.retire = Signal(name=f"{name}_retire")
+
+    @property
+    def executing(self) -> Value:
+        """Whether it has instructions that are not retired."""
+        return self.given != self.retired
+
+    @property
+    def full(self) -> Value:
+        return self.given == (self.retired ^ IN_FLIGHT)
+
+    @property
+    def oldest_index(self) -> Value:
+        """Where the oldest instruction that is not complete stands in the program."""
+        return self.indices[self.completed[:-1]]
+
+
+class Sequencer(Shared):
+    """Fetch, decode, dispatch, tokens, barriers, errors.
+
+    The program buffer is one bank of `WINDOW` instructions with three readers: each engine has a pointer that walks the program and stops
+    at the engine's own instructions, so an engine is only held up by itself, and by an engine that is `WINDOW` behind. An instruction is
+    offered (`instr_payload`, `<engine>_valid`) two cycles after its wait tokens are there and the engine is ready, at most one in two cycles.
+    A `<engine>_done` gives the tokens two cycles later; it waits where a queue holds `TOKEN_LIMIT`. Fetching stays within the program and
+    asks only for what has room, so `beat_ready` is always given to program beats.
+
+    `start` begins at `program_address`; then either `finished` or `failed` (with `cause` and the low half of the instruction's address in
+    `error_address`) pulses. On failure and on `soft_reset`, `stop` asks the engines to cease, and when `<engine>_drained`,
+    `engine_reset` clears them. END and OPERATING_POINT wait for all engines; the latter raises `op_req_valid` until `op_ack`, then waits
+    until `op_ack` falls.
+    """
+
+    block = "sequencer"
+
+    def __init__(self, config: AcceleratorConfig):
+        self.config = config
+        ports = run_ports(config, "run", Out) | {
+            "start": In(1), "soft_reset": In(1), "program_address": In(ADDRESS_BITS), "program_bytes": In(32),
+            "running": Out(1), "busy": Out(1), "finished": Out(1), "failed": Out(1), "cause": Out(8), "error_address": Out(32),
+            "beat_data": In(config.memory.axi_data_bits), "beat_error": In(1), "beat_program": In(1), "beat_valid": In(1), "beat_ready": Out(1),
+            "instr_payload": Out(INSTRUCTION_BITS), "stop": Out(1), "engine_reset": Out(1), "compute_issuing": In(1),
+            "op_req_valid": Out(1), "op_req_index": Out(8), "op_ack": In(1),
+            "ev_instructions": Out(1), "ev_stall_load": Out(1), "ev_stall_store": Out(1), "ev_stall_program": Out(1),
+        }  # fmt: skip
+        for engine in Engine:
+            name = engine.name.lower()
+            ports |= {f"{name}_valid": Out(1), f"{name}_ready": In(1), f"{name}_done": In(1)}
+            if engine != Engine.COMPUTE:
+                ports |= {f"{name}_drained": In(1), f"{name}_misaligned": In(1), f"{name}_failed": In(1)}
+        super().__init__(ports, r=config.array.rows, d=config.memory.axi_data_bits, n=run_beats_bits(config))
+
+    def _port(self, engine: Engine, name: str) -> Signal:
+        return getattr(self, f"{engine.name.lower()}_{name}")
+
+    def body(self) -> Module:
+        m = Module()
+        index_bits = 32 - (INSTRUCTION_BYTES.bit_length() - 1)
+        self._engines = {engine: _EngineState(engine, index_bits) for engine in Engine}
+        self._tokens = {pair: Signal(TOKEN_LIMIT.bit_length(), name=f"tokens_{pair[0].name}_{pair[1].name}".lower()) for pair in TOKEN_PAIRS}
+        self._slots = Array([data.View(_SLOT, register(_SLOT.size, f"slot_{i}")) for i in range(WINDOW)])
+        self._total = register(index_bits, "total")
+        self._requested, self._received = Signal(index_bits), Signal(index_bits)
+        """Instructions asked for, and in the buffer, since the start."""
+        self._pass_barrier = Signal()
+        m.submodules.buffer = self._buffer = Sram(words=WINDOW, bits=INSTRUCTION_BITS)
+
+        self._fetch(m)
+        self._receive(m)
+        for engine in Engine:
+            self._look_ahead(m, engine)
+            self._retire(m, engine)
+        self._dispatch(m)
+        self._count_stalls(m)
+        self._control(m)
+        return m
+
+    def _fetch(self, m: Module) -> None:
+        """Ask for the next instructions while every engine's pointer leaves room for a whole group."""
+        address = register(ADDRESS_BITS, "fetch_address")
+        run_address, run_beats = output_register(m, self.run_address), output_register(m, self.run_beats)
+        remaining = (self._total - self._requested)[: len(self._total)]
+        group = Mux(remaining < FETCH_GROUP, remaining[: FETCH_GROUP.bit_length()], FETCH_GROUP)
+        room = Cat(self._distance(self._requested, state) <= WINDOW - FETCH_GROUP for state in self._engines.values()).all()
+        with m.If(self.run_ready):
+            m.d.sync += self.run_valid.eq(0)
+        with m.If(self.running & room & (remaining != 0) & (~self.run_valid | self.run_ready)):
+            m.d.sync += [
+                run_address.eq(beat_of_byte(self.config, address)),
+                run_beats.eq(group << ((INSTRUCTION_BYTES // self.config.axi_bytes).bit_length() - 1)),
+                self.run_valid.eq(1),
+                self._requested.eq(self._requested + group),
+                address.eq(address + FETCH_GROUP * INSTRUCTION_BYTES),
+            ]
+        with m.If(~self.busy):
+            m.d.sync += [address.eq(self.program_address), self._total.eq(self.program_bytes >> (INSTRUCTION_BYTES.bit_length() - 1)), self._requested.eq(0)]
+
+    def _distance(self, ahead: Value, state: _EngineState) -> Value:
+        """Instructions from an engine's pointer to `ahead`; at most WINDOW."""
+        bits = len(state.pointer)
+        return (ahead[:bits] - state.pointer)[:bits]
+
+    def _receive(self, m: Module) -> None:
+        """Put beats together, note what instruction it is, write it into the buffer."""
+        parts = INSTRUCTION_BYTES // self.config.axi_bytes
+        part, bad = Signal(range(parts)), Signal()
+        earlier = Array([register(len(self.beat_data), f"earlier_{i}") for i in range(parts - 1)])
+        take = self.beat_valid & self.beat_program
+        complete = take & (part == parts - 1)
+        word = Cat(*earlier, self.beat_data)
+        slot = self._slots[self._received[: (WINDOW - 1).bit_length()]]
+        header = fields(word, Opcode.END)
+        m.d.comb += [
+            self.beat_ready.eq(self.beat_program),
+            self._buffer.write_en.eq(complete),
+            self._buffer.write_addr.eq(self._received),
+            self._buffer.write_data.eq(word),
+        ]
+        with m.If(take):
+            m.d.sync += [part.eq(Mux(complete, 0, part + 1)), bad.eq(~complete & (bad | self.beat_error))]
+            if parts > 1:
+                with m.If(~complete):
+                    m.d.sync += earlier[part].eq(self.beat_data)
+        with m.If(complete):
+            m.d.sync += [
+                slot.kind.eq(Mux(bad | self.beat_error, Kind.UNREADABLE, decode_kind(word, self.config.array.rows))),
+                slot.waits.eq(Cat(header.wait_load, header.wait_compute, header.wait_store)),
+                slot.signals.eq(Cat(header.signal_load, header.signal_compute, header.signal_store)),
+                self._received.eq(self._received + 1),
+            ]
+        with m.If(~self.busy):
+            m.d.sync += [self._received.eq(0), part.eq(0), bad.eq(0)]
+
+    def _look_ahead(self, m: Module, engine: Engine) -> None:
+        """Move an engine's pointer to its next instruction or the next barrier, one instruction in two cycles."""
+        state = self._engines[engine]
+        with m.If(~state.seen):
+            with m.If(self._distance(self._received, state) != 0):
+                m.d.sync += [state.seen.eq(1), state.slot.eq(self._slots[state.pointer[:-1]])]
+        with m.Elif((state.slot.kind < Kind.END) & (state.slot.kind != engine) | self._pass_barrier):
+            m.d.sync += [state.seen.eq(0), state.pointer.eq(state.pointer + 1)]
+        with m.If(~self.busy):
+            m.d.sync += [state.seen.eq(0), state.pointer.eq(0)]
+
+        tokens_there = Cat(~state.slot.waits[source] | (tokens != 0) for (source, to), tokens in self._tokens.items() if to == engine).all()
+        m.d.comb += state.may_start.eq(state.seen & (state.slot.kind == engine) & tokens_there & self._port(engine, "ready") & ~state.full)
+
+    def _retire(self, m: Module, engine: Engine) -> None:
+        """Count complete instructions, and give the tokens of the oldest as soon as all its queues have room."""
+        state = self._engines[engine]
+        signals = state.signals[state.retired[:-1]]
+        room = Cat(~signals[to] | (tokens != TOKEN_LIMIT) for (source, to), tokens in self._tokens.items() if source == engine).all()
+        m.d.comb += state.retire.eq((state.completed != state.retired) & room)
+        with m.If(self._port(engine, "done")):
+            m.d.sync += state.completed.eq(state.completed + 1)
+        with m.If(state.retire):
+            m.d.sync += state.retired.eq(state.retired + 1)
+        with m.If(~self.busy):
+            m.d.sync += [state.given.eq(0), state.completed.eq(0), state.retired.eq(0)]
+
+    def _dispatch(self, m: Module) -> None:
+        """Choose an engine that may start (compute first), read its instruction, offer it until it is taken; then its wait tokens are gone."""
+        order = (Engine.COMPUTE, Engine.LOAD, Engine.STORE)
+        chosen, offering = Signal(2), Signal()
+        m.d.comb += [self.instr_payload.eq(self._buffer.read_data), self.ev_instructions.eq(0)]
+        for engine in reversed(order):
+            with m.If(~offering & self.running & self._engines[engine].may_start):
+                m.d.comb += [self._buffer.read_en.eq(1), self._buffer.read_addr.eq(self._engines[engine].pointer)]
+                m.d.sync += [offering.eq(1), chosen.eq(engine)]
+        accepted = {engine: Signal(name=f"{engine.name.lower()}_accepted") for engine in Engine}
+        for engine, state in self._engines.items():
+            m.d.comb += self._port(engine, "valid").eq(offering & self.running & (chosen == engine))
+            m.d.comb += accepted[engine].eq(self._port(engine, "valid") & self._port(engine, "ready"))
+            with m.If(accepted[engine]):
+                m.d.comb += self.ev_instructions.eq(1)
+                m.d.sync += [
+                    offering.eq(0),
+                    state.signals[state.given[:-1]].eq(state.slot.signals),
+                    state.indices[state.given[:-1]].eq(self._index(state)),
+                    state.given.eq(state.given + 1),
+                    state.seen.eq(0),
+                    state.pointer.eq(state.pointer + 1),
+                ]
+        for (source, to), tokens in self._tokens.items():
+            given = self._engines[source].retire & self._engines[source].signals[self._engines[source].retired[:-1]][to]
+            taken = accepted[to] & self._engines[to].slot.waits[source]
+            m.d.sync += tokens.eq(tokens + given - taken)
+            with m.If(~self.busy):
+                m.d.sync += tokens.eq(0)
+        with m.If(~self.busy):
+            m.d.sync += offering.eq(0)
+
+    def _index(self, state: _EngineState) -> Value:
+        """Where an engine's pointer stands in the program."""
+        return (self._received - self._distance(self._received, state))[: len(self._received)]
+
+    def _count_stalls(self, m: Module) -> None:
+        """Why the compute engine has nothing to do: exclusive of each other and of its own events."""
+        state = self._engines[Engine.COMPUTE]
+        free = self.running & self.compute_ready & ~self.compute_issuing
+        waiting = free & state.seen & (state.slot.kind == Kind.COMPUTE)
+        lacks_load = state.slot.waits[Engine.LOAD] & (self._tokens[Engine.LOAD, Engine.COMPUTE] == 0)
+        lacks_store = state.slot.waits[Engine.STORE] & (self._tokens[Engine.STORE, Engine.COMPUTE] == 0)
+        m.d.comb += [
+            self.ev_stall_load.eq(waiting & lacks_load),
+            self.ev_stall_store.eq(waiting & ~lacks_load & lacks_store),
+            self.ev_stall_program.eq(free & ~(state.seen & ((state.slot.kind == Kind.COMPUTE) | (state.slot.kind >= Kind.END)))),
+        ]
+
+    def _control(self, m: Module) -> None:
+        """Start, barriers, end, errors."""
+        states = self._engines.values()
+        leader = self._engines[Engine.LOAD]
+        at_barrier = Cat(state.seen & (state.slot.kind >= Kind.END) for state in states).all()
+        executing = Cat(state.executing for state in states).any()
+        fetched = (self._requested == self._received) & ~self.run_valid
+        overrun = fetched & (self._requested == self._total) & ~Cat(state.seen | (self._distance(self._received, state) != 0) for state in states).any()
+
+        cause, error_address = output_register(m, self.cause), output_register(m, self.error_address)
+        index = output_register(m, self.op_req_index)
+        reset = Signal()
+        m.d.sync += [self.finished.eq(0), self.failed.eq(0), reset.eq(0)]
+        m.d.comb += self.engine_reset.eq(reset)
+
+        def fail(why: Cause | Value, where: Value) -> None:
+            m.d.sync += [cause.eq(why), error_address.eq(self.program_address + (where << (INSTRUCTION_BYTES.bit_length() - 1))), self.failed.eq(1)]
+            m.next = "STOP"
+
+        def obey_soft_reset() -> None:
+            with m.If(self.soft_reset):
+                m.d.sync += [self.finished.eq(0), self.failed.eq(0)]
+                m.next = "STOP"
+
+        with m.FSM() as fsm:
+            m.d.comb += [self.busy.eq(~fsm.ongoing("IDLE")), self.stop.eq(fsm.ongoing("STOP"))]
+            m.d.comb += self.running.eq(~(fsm.ongoing("IDLE") | fsm.ongoing("STOP") | fsm.ongoing("RESET")))
+            with m.State("IDLE"):
+                with m.If(self.start):
+                    m.next = "RUN"
+                    with m.If((self.program_address & (INSTRUCTION_BYTES - 1)) != 0):
+                        fail(Cause.MISALIGNED, C(0, 1))
+                obey_soft_reset()
+            with m.State("RUN"):
+                with m.If(at_barrier):
+                    with m.Switch(leader.slot.kind):
+                        with m.Case(Kind.END):
+                            with m.If(~executing & fetched):
+                                m.d.comb += self.ev_instructions.eq(1)
+                                m.d.sync += self.finished.eq(1)
+                                m.next = "IDLE"
+                        with m.Case(Kind.OPERATING_POINT):
+                            with m.If(~executing):
+                                m.d.comb += [self._buffer.read_en.eq(1), self._buffer.read_addr.eq(leader.pointer)]
+                                m.next = "OPERATING_POINT"
+                        with m.Case(Kind.UNREADABLE):
+                            fail(Cause.READ_RESPONSE, self._index(leader))
+                        with m.Default():
+                            fail(Cause.ILLEGAL_INSTRUCTION, self._index(leader))
+                with m.Elif(overrun):
+                    fail(Cause.PROGRAM_OVERRUN, self._total)
+                for engine in (Engine.STORE, Engine.LOAD):
+                    state = self._engines[engine]
+                    response = Cause.READ_RESPONSE if engine == Engine.LOAD else Cause.WRITE_RESPONSE
+                    with m.If(self._port(engine, "failed")):
+                        fail(response, state.oldest_index)
+                    with m.Elif(self._port(engine, "misaligned")):
+                        fail(Cause.MISALIGNED, state.oldest_index)
+                obey_soft_reset()
+            with m.State("OPERATING_POINT"):
+                m.d.sync += index.eq(fields(self._buffer.read_data, Opcode.OPERATING_POINT).index)
+                with m.If(~self.op_ack):
+                    m.next = "REQUEST"
+                obey_soft_reset()
+            with m.State("REQUEST"):
+                m.d.sync += self.op_req_valid.eq(1)
+                with m.If(self.op_req_valid & self.op_ack):
+                    m.d.sync += self.op_req_valid.eq(0)
+                    m.next = "RELEASE"
+                obey_soft_reset()
+            with m.State("RELEASE"):
+                with m.If(~self.op_ack):
+                    m.d.comb += [self._pass_barrier.eq(1), self.ev_instructions.eq(1)]
+                    m.next = "RUN"
+                obey_soft_reset()
+            with m.State("STOP"):
+                m.d.sync += self.op_req_valid.eq(0)
+                with m.If(self.load_drained & self.store_drained & fetched):
+                    m.d.sync += reset.eq(1)
+                    m.next = "RESET"
+            with m.State("RESET"):
+                m.next = "IDLE"
