@@ -83,17 +83,18 @@ def _some(names: Collection[str]) -> str:
 
 
 def read_netlist(path: Path | str, library: Library, *, top: str | None = None, black_boxes: Collection[str] = ()) -> Netlist:
-    """The module `top` (the only one by default) of a Yosys JSON file, mapped to the cells of `library`.
+    """The module `top` (by default the only one that is no black box) of a Yosys JSON file, mapped to the cells of `library`.
 
     `black_boxes` names the modules whose instances are driven from outside. Raises `ToolError` for a file that is
     not such a netlist, unmapped cells, undriven or multiply driven nets and combinational loops, each by name.
     """
     try:
         modules = json.loads(Path(path).read_text(encoding="utf-8"))["modules"]
-        top = top or (next(iter(modules)) if len(modules) == 1 else None)
+        own = [name for name, module in modules.items() if "blackbox" not in module.get("attributes", {})]
+        top = top or (own[0] if len(own) == 1 else None)
         module = modules[top]
     except (OSError, ValueError, TypeError, KeyError) as error:
-        raise ToolError(f"netlist must be Yosys JSON with module {top or '(one only)'}, not {path} ({type(error).__name__}: {error})") from None
+        raise ToolError(f"netlist must be Yosys JSON with module {top or 'given or only one'}, not {path} ({type(error).__name__}: {error})") from None
     return build_netlist(module, library, name=top, black_boxes=black_boxes)
 
 
@@ -252,27 +253,27 @@ def clock_network(netlist: Netlist, clocks: Collection[str]) -> ClockNetwork:
     reached = np.zeros(netlist.nets, dtype=bool)
     for name in clocks:
         reached[netlist.ports[name].nets] = True
-    cells = []
-    for cell in netlist.order:
+
+    def inputs_and_outputs(cell: int) -> tuple[CellLogic, np.ndarray, np.ndarray]:
         logic = netlist.types[netlist.cell_type[cell]]
         pins = netlist.pin_net[netlist.pin_start[cell] : netlist.pin_start[cell + 1]]
-        inputs, outputs = pins[: len(logic.inputs)], pins[len(logic.inputs) :]
-        if logic.kind == "flop":
-            if not all(reached[inputs[i]] for i in logic.clock_inputs):
-                raise ToolError(f"the clock of each flop must come from {', '.join(clocks)}, not of {netlist.cell_names[cell]} ({where}); state every clock")
-        elif np.any(reached[inputs]):
+        return logic, pins[: len(logic.inputs)], pins[len(logic.inputs) :]
+
+    cells = []
+    for cell in netlist.order:
+        logic, inputs, outputs = inputs_and_outputs(cell)
+        if logic.kind != "flop" and np.any(reached[inputs]):
             cells.append(cell)
             reached[outputs[np.any(logic.depends[:, reached[inputs]], axis=1)]] = True
     clocking = np.zeros(netlist.nets, dtype=bool)
-    in_network = np.zeros(netlist.cells, dtype=bool)
-    in_network[cells] = True
-    for cell in [*netlist.cells_of("flop"), *reversed(cells)]:
-        logic = netlist.types[netlist.cell_type[cell]]
-        pins = netlist.pin_net[netlist.pin_start[cell] : netlist.pin_start[cell + 1]]
-        inputs, outputs = pins[: len(logic.inputs)], pins[len(logic.inputs) :]
-        if logic.kind == "flop":
-            clocking[inputs[list(logic.clock_inputs)]] = True
-        elif logic.kind in ("latch", "clock_gate") or np.any(clocking[outputs]):
+    for cell in netlist.cells_of("flop"):
+        logic, inputs, _ = inputs_and_outputs(cell)
+        if not np.all(reached[inputs[list(logic.clock_inputs)]]):
+            raise ToolError(f"every flop must be clocked from {', '.join(clocks)}, not {netlist.cell_names[cell]} from elsewhere ({where}); state every clock")
+        clocking[inputs[list(logic.clock_inputs)]] = True
+    for cell in reversed(cells):
+        logic, inputs, outputs = inputs_and_outputs(cell)
+        if logic.kind in ("latch", "clock_gate") or np.any(clocking[outputs]):
             clocking[inputs] = True
             clocking[outputs] |= logic.kind == "clock_gate"
     return ClockNetwork(ports=tuple(clocks), cells=np.array(cells, dtype=np.int32), nets=clocking & reached)
