@@ -15,9 +15,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
+from flow import tech
 from flow.cache import DEFAULT_CACHE, run_step, step
 from flow.corner import Corner
-from flow.tech import CellRoles, Technology, WireModel, liberty_files, plain_liberty, read_libraries
+from flow.tech import CellRoles, Technology, WireModel, liberty_files, plain_liberty, read_libraries, wire_load_group
 from flow.tools import ToolRun, find_tool, last_lines, parse_metrics, run_tool
 from hw.errors import ConfigError, ToolError
 
@@ -117,7 +118,7 @@ def time_design(
         timings = run_step(
             _time,
             cache=cache,
-            netlists=tuple(Path(path) for path in netlists),
+            netlists=tuple(Path(path).absolute() for path in netlists),
             module=module,
             clocks=tuple(clocks),
             liberty=liberty_files(technology, corner, cache=cache),
@@ -141,7 +142,7 @@ def time_design(
 _ERRORS = (r"\bError:", r"Creating black box", r"Warning: (port|pin|instance|cell|clock|net|liberty cell) .*not found", r"unclocked", r"combinational loop")
 
 
-@step(version=1, tools=("sta",))
+@step(version=1, tools=("sta",), modules=(tech,))
 def _time(
     folder: Path,
     *,
@@ -178,8 +179,7 @@ def _time(
 
 
 def _wire_liberty(wire: WireModel) -> str:
-    """A library with only the wire-load model of `flow.tech.wire_capacitance_f`: capacitance one femtofarad per unit of length."""
-    base_ff, step_ff = (wire.capacitance_per_um_f * length_um * 1e15 for length_um in (wire.length_base_um, wire.length_per_fanout_um))
+    """A library with nothing but the expected wires."""
     thresholds = "".join(
         f"  {kind}_threshold_pct_{edge} : {value};\n"
         for kind, value in (("input", 50), ("output", 50), ("slew_lower", 20), ("slew_upper", 80))
@@ -188,9 +188,7 @@ def _wire_liberty(wire: WireModel) -> str:
     return (
         f'library (voltfront_wires) {{\n  time_unit : "1ps";\n  voltage_unit : "1V";\n  current_unit : "1uA";\n'
         f'  pulling_resistance_unit : "1kohm";\n  leakage_power_unit : "1nW";\n  capacitive_load_unit (1, ff);\n{thresholds}'
-        f"  nom_process : 1;\n  nom_voltage : 1;\n  nom_temperature : 25;\n"
-        f'  wire_load ("expected") {{\n    resistance : 0;\n    capacitance : 1;\n    area : 0;\n    slope : {step_ff!r};\n'
-        f"    fanout_length (1, {base_ff + step_ff!r});\n  }}\n}}\n"
+        f"  nom_process : 1;\n  nom_voltage : 1;\n  nom_temperature : 25;\n{wire_load_group(wire, 1e-15)}}}\n"
     )
 
 

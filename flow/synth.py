@@ -16,11 +16,12 @@ from pathlib import Path
 import numpy as np
 
 from flow import netlist as netlist_module
+from flow import tech
 from flow.cache import DEFAULT_CACHE, run_step, step
 from flow.corner import Corner
 from flow.liberty import Library
 from flow.netlist import CONST0, CONST1, Netlist, read_netlist
-from flow.tech import CellRoles, Technology, liberty_files, read_libraries
+from flow.tech import CellRoles, Technology, WireModel, liberty_files, read_libraries, wire_load_group
 from flow.tools import last_lines, run_tool
 from hw.errors import ConfigError, ToolError
 
@@ -30,11 +31,13 @@ class Recipe:
     """How logic is mapped. `mapping` is the part of the ABC script that restructures and maps.
 
     Nets of more than `max_fanout` sinks are buffered. Groups of at least `gated_flops_min` flops that
-    share an enable get a clock gate.
+    share an enable get a clock gate. Where no target period is given, gates are sized for the shortest
+    delay if `fastest`, else only made smaller where that costs no delay.
     """
 
     name: str
     mapping: str
+    fastest: bool = True
     booth: bool = True
     max_fanout: int = 16
     gated_flops_min: int = 4
@@ -43,7 +46,7 @@ class Recipe:
 RECIPES = {
     recipe.name: recipe
     for recipe in (
-        Recipe(name="area", mapping="strash; ifraig; dch; amap -m"),
+        Recipe(name="area", mapping="strash; ifraig; dch; amap -m", fastest=False),
         Recipe(name="balanced", mapping="strash; dch -f; if -g; strash; dch; amap -m"),
         Recipe(name="speed", mapping="strash; dch; map -B 0.9"),
     )
@@ -90,7 +93,7 @@ def synthesize(
     """Map `module` of the `verilog` files to the cells of `technology` at `corner`.
 
     `black_boxes` names the modules below it that are left as they are. `period_s` is the target that gates
-    are sized for; without it they are sized for the shortest delay. Only the text of the modules that take
+    are sized for, with the wires expected before placement; without it the recipe says how. Only the text of the modules that take
     part decides the cache key, so the same block in two designs is synthesized once.
 
     Raises `ConfigError` for a module that is not there and `ToolError` if Yosys fails or a check does:
@@ -105,6 +108,7 @@ def synthesize(
         black_boxes=tuple(sorted(black_boxes)),
         liberty=liberty_files(technology, corner, cache=cache),
         cells=technology.cells,
+        wire=technology.wire,
         dont_use=technology.dont_use,
         recipe=recipe,
         period_s=period_s,
@@ -162,7 +166,7 @@ def _ports_only(text: str) -> str:
 _RUN = "import sys; from pyosys import libyosys as ys; ys.run_pass('script ' + sys.argv[1], ys.Design())"
 
 
-@step(version=1, tools=("yosys",), modules=(netlist_module,))
+@step(version=1, tools=("yosys",), modules=(netlist_module, tech))
 def _synthesize(
     folder: Path,
     *,
@@ -171,6 +175,7 @@ def _synthesize(
     black_boxes: tuple[str, ...],
     liberty: tuple[Path, ...],
     cells: CellRoles,
+    wire: WireModel,
     dont_use: tuple[str, ...],
     recipe: Recipe,
     period_s: float | None,
@@ -183,6 +188,7 @@ def _synthesize(
             raise ConfigError(f"cells.{role} must be a cell of the technology's library, not {name!r} ({liberty[0]})")
     (folder / "source.v").write_text(source, encoding="utf-8")
     (folder / "abc.script").write_text(_abc_script(recipe, period_s), encoding="utf-8")
+    (folder / "wired.lib").write_text(_add_wires(liberty[0], wire), encoding="utf-8")
     # ABC wants the load of the outputs in femtofarads.
     load_f = 4 * _input_capacitance_f(library, cells.inverter)
     (folder / "abc.constr").write_text(f"set_driving_cell {cells.buffer}\nset_load {load_f * 1e15:.4f}\n", encoding="utf-8")
@@ -198,7 +204,8 @@ def _synthesize(
     )
     _check_source(module, run.output, (folder / "check.txt").read_text(encoding="utf-8"))
     netlist = _strip_signed(folder / "mapped.v", folder / f"{module}.v")
-    for scratch in folder.glob("yosys-*"):
+    (folder / "wired.lib").unlink()
+    for scratch in folder.glob("yosys-liberty-scl-cache-*"):
         shutil.rmtree(scratch)
     result = _measure(folder / "netlist.json", library, module, black_boxes, cells.nand2)
     if clock_gating and result.gated_fraction == 0:
@@ -209,9 +216,23 @@ def _synthesize(
 
 
 def _abc_script(recipe: Recipe, period_s: float | None) -> str:
-    """Map, then buffer large fan-outs and size gates; ABC takes its delay target in picoseconds."""
+    """Map, then buffer large fan-outs and size gates with their wires (-c); ABC takes its delay target in picoseconds."""
     target = "" if period_s is None else f" -D {period_s * 1e12:.3f}"
-    return f"{recipe.mapping}; topo; buffer -c -N {recipe.max_fanout}; upsize{target}; dnsize{target}; stime -p\n"
+    upsize = f"upsize -c{target}; " if recipe.fastest or period_s is not None else ""
+    return f"{recipe.mapping}; topo; buffer -c -N {recipe.max_fanout}; {upsize}dnsize -c{target}; stime -p -c\n"
+
+
+_CAPACITANCE_UNIT = re.compile(r"capacitive_load_unit\s*\(\s*([\d.]+)\s*,\s*\"?([fp])f\"?\s*\)\s*;?", re.IGNORECASE)
+
+
+def _add_wires(liberty: Path, wire: WireModel) -> str:
+    """The Liberty text with the expected wires as its default, which ABC sizes with."""
+    text = liberty.read_text(encoding="utf-8")
+    unit = _CAPACITANCE_UNIT.search(text)
+    if unit is None:
+        raise ConfigError(f"Liberty file must state its capacitive_load_unit, not leave it out ({liberty})")
+    unit_f = float(unit[1]) * {"f": 1e-15, "p": 1e-12}[unit[2].lower()]
+    return f'{text[: unit.end()]}\n  default_wire_load : "expected";\n{wire_load_group(wire, unit_f)}{text[unit.end() :]}'
 
 
 def _yosys_script(
@@ -242,8 +263,10 @@ def _yosys_script(
         "opt -nosdff",
         f"synth -noabc{' -booth' if recipe.booth else ''} -top {module}",
         *gate,
+        # Flops are called after the register they belong to.
+        "rename -wire -suffix _reg t:$_*DFF*",
         f"dfflibmap {libraries} {keep_out}",
-        f"abc {libraries} {keep_out} {keep_out_of_logic} -constr abc.constr -script abc.script",
+        f"abc {libraries.replace(str(liberty[0]), 'wired.lib')} {keep_out} {keep_out_of_logic} -constr abc.constr -script abc.script",
         "setundef -zero",
         f"hilomap -singleton -hicell {high} -locell {low}",
         # What is left of aliases then joins ports, which Verilog would spell as assignments.
@@ -347,7 +370,7 @@ def _clocking(netlist: Netlist, library: Library) -> tuple[np.ndarray, int]:
         clock_pins[number] = [roles.index("clock")] if kind.kind == "clock_gate" else list(kind.clock_inputs)
     gates = set(netlist.cells_of("clock_gate").tolist())
     gated, clocks = [], [CONST0, CONST1]
-    for cell, (kind, start) in enumerate(zip(netlist.cell_type.tolist(), netlist.pin_start.tolist(), strict=False)):
+    for kind, start in zip(netlist.cell_type.tolist(), netlist.pin_start.tolist(), strict=False):
         nets = [int(netlist.pin_net[start + pin]) for pin in clock_pins[kind]]
         clocks += nets
         if netlist.types[kind].kind == "flop":

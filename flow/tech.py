@@ -200,3 +200,14 @@ def wire_capacitance_f(fanout: int, technology: Technology) -> float:
     """Capacitance of the wire of a net with `fanout` sinks, before placement."""
     wire = technology.wire
     return wire.capacitance_per_um_f * (wire.length_base_um + wire.length_per_fanout_um * fanout)
+
+
+def wire_load_group(wire: WireModel, unit_f: float) -> str:
+    """The same wire as a Liberty `wire_load` group called `expected`, for a library whose unit of capacitance is `unit_f`."""
+    step = wire.capacitance_per_um_f * wire.length_per_fanout_um / unit_f
+    at_one = wire.capacitance_per_um_f * (wire.length_base_um + wire.length_per_fanout_um) / unit_f
+    # One unit of length is one unit of capacitance; nets with more sinks continue with the slope.
+    return (
+        f'  wire_load ("expected") {{\n    resistance : 0;\n    capacitance : 1;\n    area : 0;\n'
+        f"    slope : {step:.9g};\n    fanout_length (1, {at_one:.9g});\n  }}\n"
+    )
