@@ -92,7 +92,9 @@ def dram_transfer(
     keeps the bus from: closing the rows, tRPab, tRFC and tRCD. Rows are opened once for each page of a run, again after a
     refresh, and again when the other direction's batch took their bank (banks taken at random).
 
-    The latency of the first access comes on top (`read_latency_s`).
+    The latency of the first access comes on top (`read_latency_s`). Against the cycle-level model, runs of 32 bytes to 256 KiB
+    and any mix of reads and writes: time within 4 %, activations within 6 % in one direction and 25 % when mixed (default
+    controller; with 32 queued bursts time is within 6 %).
     """
     controller = controller or DramController()
     cycles, banks = part.cycles, part.geometry.banks

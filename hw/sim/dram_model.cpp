@@ -10,7 +10,8 @@ DramParameters::DramParameters(const KeyValue& s)
       rrd(s.integer("rrd")), faw(s.integer("faw")), wr(s.integer("wr")), rtp(s.integer("rtp")), rfc(s.integer("rfc")), refi(s.integer("refi")),
       queue(s.integer("queue")), write_high(s.integer("write_high")), batch(s.integer("batch")), controller_latency(s.integer("controller_latency")) {}
 
-DramModel::DramModel(const DramParameters& parameters) : p_(parameters), banks_(parameters.banks), next_refresh_(parameters.refi) {}
+DramModel::DramModel(const DramParameters& parameters, std::vector<Issued>* log)
+    : p_(parameters), log_(log), banks_(parameters.banks), next_refresh_(parameters.refi) {}
 
 void DramModel::enqueue(uint64_t token, uint64_t address, bool write) {
     const int64_t page = static_cast<int64_t>(address / p_.page_bytes);
@@ -58,12 +59,14 @@ bool DramModel::refresh_step() {
     if (any_open) {
         const bool may_close = std::all_of(banks_.begin(), banks_.end(), [this](const Bank& b) { return b.open_row < 0 || b.precharge_at <= now_; });
         if (!may_close) return true;
-        for (Bank& bank : banks_) precharge(bank, p_.rp_all);
+        issued(Command::precharge_all, -1, -1);
+        for (size_t bank = 0; bank < banks_.size(); ++bank) precharge(bank, p_.rp_all);
         return true;
     }
     const bool all_closed = std::all_of(banks_.begin(), banks_.end(), [this](const Bank& bank) { return bank.activate_at <= now_; });
     if (!all_closed) return true;
     for (Bank& bank : banks_) bank.activate_at = now_ + p_.rfc;
+    issued(Command::refresh, -1, -1);
     ++counters_.refreshes;
     refreshing_ = false;
     return true;
@@ -107,6 +110,7 @@ bool DramModel::issue_column(std::deque<Request>& queue) {
         write_at_ = std::max(write_at_, data_end + p_.rtw - p_.write_latency);
         bank.precharge_at = std::max(bank.precharge_at, now_ + p_.rtp);
     }
+    issued(writing_ ? Command::write : Command::read, hit->bank, hit->row);
     ++served_;
     bus_free_ = data_end;
     done_.push_back({hit->token, data_end + (writing_ ? 0 : p_.controller_latency)});
@@ -125,11 +129,12 @@ bool DramModel::prepare_row(std::deque<Request>& queue) {
             if (bank.open_row < 0) {
                 const bool four_window_over = recent_activates_.size() < 4 || recent_activates_.front() + p_.faw <= now_;
                 if (bank.activate_at <= now_ && activate_at_ <= now_ && four_window_over) {
-                    activate(bank, request.row);
+                    activate(request.bank, request.row);
                     return true;
                 }
             } else if (bank.precharge_at <= now_ && ((starving && request.bank == queue.front().bank) || !row_still_wanted(queue, request.bank))) {
-                precharge(bank, p_.rp);
+                issued(Command::precharge, request.bank, bank.open_row);
+                precharge(request.bank, p_.rp);
                 return true;
             }
         }
@@ -143,7 +148,9 @@ bool DramModel::row_still_wanted(const std::deque<Request>& queue, int bank) con
                        [this, bank](const Request& request) { return request.bank == bank && request.row == banks_[bank].open_row; });
 }
 
-void DramModel::activate(Bank& bank, int64_t row) {
+void DramModel::activate(int number, int64_t row) {
+    issued(Command::activate, number, row);
+    Bank& bank = banks_[number];
     bank.open_row = row;
     bank.column_at = now_ + p_.rcd;
     bank.precharge_at = now_ + p_.ras;
@@ -154,20 +161,28 @@ void DramModel::activate(Bank& bank, int64_t row) {
     ++counters_.activates;
 }
 
-void DramModel::precharge(Bank& bank, int64_t duration) {
+void DramModel::precharge(int number, int64_t duration) {
+    Bank& bank = banks_[number];
     if (bank.open_row < 0) return;
     bank.open_row = -1;
     bank.activate_at = std::max(bank.activate_at, now_ + duration);
 }
 
+void DramModel::issued(Command command, int64_t bank, int64_t row) {
+    if (log_) log_->push_back({now_, static_cast<int64_t>(command), bank, row});
+}
+
 // Run a trace of `count` requests: request i asks at times_ps[i] (not falling) for bytes[i] bytes at addresses[i].
 // Reads and writes enter by a port each, in order, as the queues have room. completions_ps[i] is when the last data
-// has passed; counters receives the fields of DramCounters in order. Returns 0, or 1 with `message` filled.
-extern "C" int dram_run_trace(const char* settings, int64_t count, const int64_t* times_ps, const int64_t* addresses, const int64_t* bytes,
-                              const uint8_t* writes, int64_t* completions_ps, int64_t* counters, char* message, int64_t message_size) {
+// has passed; counters receives the fields of DramCounters in order; up to `log_size` commands go to `log` as
+// (cycle, command, bank, row). Returns the number of commands issued, or -1 with `message` filled.
+extern "C" int64_t dram_run_trace(const char* settings, int64_t count, const int64_t* times_ps, const int64_t* addresses, const int64_t* bytes,
+                                  const uint8_t* writes, int64_t* completions_ps, int64_t* counters, int64_t* log, int64_t log_size,
+                                  char* message, int64_t message_size) {
     try {
         const DramParameters p{KeyValue(settings)};
-        DramModel model(p);
+        std::vector<DramModel::Issued> commands;
+        DramModel model(p, &commands);
         struct Port {
             int64_t request, next_address;
         };
@@ -208,10 +223,11 @@ extern "C" int dram_run_trace(const char* settings, int64_t count, const int64_t
             for (const auto& burst : done) completions_ps[burst.token] = std::max(completions_ps[burst.token], burst.cycle * p.tck_ps);
         }
         std::memcpy(counters, &model.counters(), sizeof(DramCounters));
-        return 0;
+        std::memcpy(log, commands.data(), std::min<size_t>(log_size, commands.size()) * sizeof(DramModel::Issued));
+        return static_cast<int64_t>(commands.size());
     } catch (const std::exception& error) {
         std::strncpy(message, error.what(), message_size - 1);
         message[message_size - 1] = 0;
-        return 1;
+        return -1;
     }
 }

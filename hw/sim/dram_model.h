@@ -41,7 +41,13 @@ class DramModel {
         int64_t cycle;  // when the last data of the burst has passed (reads: has reached the requester)
     };
 
-    explicit DramModel(const DramParameters& parameters);
+    enum class Command : int64_t { activate, precharge, precharge_all, read, write, refresh };
+    struct Issued {
+        int64_t cycle, command, bank, row;
+    };
+
+    // Every command issued is appended to `log`, if there is one.
+    explicit DramModel(const DramParameters& parameters, std::vector<Issued>* log = nullptr);
 
     bool can_accept(bool write) const { return static_cast<int64_t>((write ? writes_ : reads_).size()) < p_.queue; }
     // Queue one burst that holds `address`; the caller has asked can_accept.
@@ -74,12 +80,14 @@ class DramModel {
     bool issue_column(std::deque<Request>& queue);
     bool prepare_row(std::deque<Request>& queue);
     bool row_still_wanted(const std::deque<Request>& queue, int bank) const;
-    void activate(Bank& bank, int64_t row);
-    void precharge(Bank& bank, int64_t duration);
+    void activate(int bank, int64_t row);
+    void precharge(int bank, int64_t duration);
+    void issued(Command command, int64_t bank, int64_t row);
 
     static constexpr int64_t max_wait = 1024;  // clock cycles
 
     const DramParameters p_;
+    std::vector<Issued>* const log_;
     DramCounters counters_;
     std::deque<Request> reads_, writes_;
     std::vector<Bank> banks_;

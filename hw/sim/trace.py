@@ -2,6 +2,7 @@
 
 import ctypes
 from dataclasses import dataclass, fields
+from enum import IntEnum
 from functools import cache
 from pathlib import Path
 
@@ -28,16 +29,38 @@ class DramCounters:
     cycles: int
 
 
+class DramCommand(IntEnum):
+    ACTIVATE = 0
+    PRECHARGE = 1
+    PRECHARGE_ALL = 2
+    READ = 3
+    WRITE = 4
+    REFRESH = 5
+
+
 @dataclass(frozen=True, kw_only=True)
 class TraceRun:
-    """completion_s: shape (requests,), when the last data of each request had passed."""
+    """What became of a trace.
+
+    completion_s: shape (requests,), when the last data of each request had passed.
+    commands: shape (commands, 4): cycle, `DramCommand`, bank and row (-1 for commands to all banks), in the order issued;
+        the first `record_commands` of them.
+    """
 
     completion_s: NDArray[np.float64]
     counters: DramCounters
+    commands: NDArray[np.int64]
 
 
 def run_trace(
-    part: DramPart, *, time_s: ArrayLike, address: ArrayLike, size_bytes: ArrayLike, write: ArrayLike, controller: DramController | None = None
+    part: DramPart,
+    *,
+    time_s: ArrayLike,
+    address: ArrayLike,
+    size_bytes: ArrayLike,
+    write: ArrayLike,
+    controller: DramController | None = None,
+    record_commands: int = 0,
 ) -> TraceRun:
     """Serve requests by the cycle-level model; each array has shape (requests,) or broadcasts to it.
 
@@ -56,11 +79,16 @@ def run_trace(
     counters = np.zeros(len(fields(DramCounters)), np.int64)
     message = ctypes.create_string_buffer(256)
     settings = model_settings(part, controller or DramController()).encode()
-    arrays = (array.ctypes.data_as(ctypes.c_void_p) for array in (time_ps, addresses, sizes, writes, completion_ps, counters))
-    failed = _library().dram_run_trace(settings, ctypes.c_int64(time_ps.size), *arrays, message, ctypes.c_int64(len(message)))
-    if failed:
+    log = np.zeros((record_commands, 4), np.int64)
+    inputs = [_pointer(array) for array in (time_ps, addresses, sizes, writes, completion_ps, counters, log)]
+    issued = _library().dram_run_trace(settings, ctypes.c_int64(time_ps.size), *inputs, ctypes.c_int64(record_commands), message, ctypes.c_int64(len(message)))
+    if issued < 0:
         raise ToolError(f"DRAM model must accept its settings, and did not: {message.value.decode()}")
-    return TraceRun(completion_s=completion_ps * 1e-12, counters=_named(counters))
+    return TraceRun(completion_s=completion_ps * 1e-12, counters=_named(counters), commands=log[:issued])
+
+
+def _pointer(array: NDArray) -> ctypes.c_void_p:
+    return array.ctypes.data_as(ctypes.c_void_p)
 
 
 def _named(counters: NDArray[np.int64]) -> DramCounters:
@@ -76,4 +104,6 @@ def _library() -> ctypes.CDLL:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with keep(folder) as temporary:
             run_tool(command, cwd=temporary, timeout_s=300)
-    return ctypes.CDLL(str(folder / "libdram_model.so"))
+    library = ctypes.CDLL(str(folder / "libdram_model.so"))
+    library.dram_run_trace.restype = ctypes.c_int64
+    return library

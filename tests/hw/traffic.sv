@@ -4,7 +4,9 @@
 // PROGRAM_ADDRESS_HIGH holds [11:8] what to do, [12] two ids, [23:16] beats of a burst - 1:
 //   0 read, 1 write a pattern, 2 read one place and write another, 3 copy,
 //   and broken traffic: 4 start 64 bytes before a 4 KB boundary, 5 WRAP bursts, 6 WLAST one beat early,
-//   7 change ARADDR while it waits, 8 read where the write goes, 9 one beat more than there is at the end.
+//   7 change ARADDR while it waits, 8 read where the write goes.
+// Two ids: bursts take id 0 and 1 in turn. ERROR_ADDRESS and the next two words read as a checksum of each id's data and
+// the number of bursts that came back out of turn.
 module accelerator #(
     parameter int W = 64
 ) (
@@ -45,7 +47,8 @@ module accelerator #(
 
     // Read side.
     bit [31:0] ar_sent, r_taken, aw_sent, w_sent, b_taken;
-    bit [31:0] checksum;
+    bit [31:0] checksum[2];
+    bit [31:0] bursts_back, out_of_turn;
     bit [W-1:0] fifo[DEPTH];
     wire [31:0] fifo_level = r_taken - w_sent, fifo_promised = ar_sent * (len + 1) - w_sent;
     assign m_axi_rready = busy;
@@ -80,7 +83,9 @@ module accelerator #(
                 12'h000: s_axi_rdata <= 32'h564F4C54;
                 12'h004: s_axi_rdata <= 1;
                 12'h00C: s_axi_rdata <= {16'b0, error ? 8'd3 : 8'd0, 5'b0, error, done && !error, busy};
-                12'h01C: s_axi_rdata <= checksum;
+                12'h01C: s_axi_rdata <= checksum[0];
+                12'h020: s_axi_rdata <= checksum[1];
+                12'h024: s_axi_rdata <= out_of_turn;
                 12'h100: s_axi_rdata <= core_cycles[31:0];
                 12'h104: s_axi_rdata <= core_cycles[63:32];
                 default: s_axi_rdata <= 32'(s_axi_araddr);
@@ -95,7 +100,7 @@ module accelerator #(
                 m_axi_arvalid <= 1;
                 m_axi_arid <= address_high[12] ? {3'b0, ar_sent[0]} : 0;
                 m_axi_araddr <= source + 40'(ar_sent * (len + 1) * BYTES) - (mode == 4 ? 64 : 0) + (mode == 8 ? 40'h100000 : 0);
-                m_axi_arlen <= mode == 9 && ar_sent + 1 == bursts ? len + 1 : len;
+                m_axi_arlen <= len;
                 m_axi_arsize <= 3'($clog2(BYTES));
                 m_axi_arburst <= mode == 5 ? 2 : 1;
                 ar_sent <= ar_sent + 1;
@@ -113,7 +118,9 @@ module accelerator #(
             if (m_axi_rvalid) begin
                 fifo[r_taken % DEPTH] <= m_axi_rdata;
                 r_taken <= r_taken + 1;
-                checksum <= checksum * 31 + m_axi_rdata[31:0];
+                checksum[m_axi_rid[0]] <= checksum[m_axi_rid[0]] * 31 + m_axi_rdata[31:0];
+                bursts_back <= bursts_back + 32'(m_axi_rlast);
+                out_of_turn <= out_of_turn + 32'(m_axi_rlast && address_high[12] && m_axi_rid[0] != bursts_back[0]);
                 if (m_axi_rresp != 0) error <= 1;
             end
             if (m_axi_wvalid && m_axi_wready) begin
