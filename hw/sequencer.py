@@ -139,8 +139,8 @@ class Sequencer(Shared):
     asks only for what has room, so `beat_ready` is always given to program beats.
 
     `start` begins at `program_address`; then either `finished` or `failed` (with `cause` and the low half of the instruction's address in
-    `error_address`) pulses. On failure and on `soft_reset`, `stop` asks the engines to cease, and when `<engine>_drained`,
-    `engine_reset` clears them. END and OPERATING_POINT wait for all engines; the latter raises `op_req_valid` until `op_ack`, then waits
+    `error_address`) pulses. On an error and on `soft_reset`, `stop` asks the engines to cease; when `<engine>_drained`, `engine_reset`
+    clears them, and only then `failed` pulses. END and OPERATING_POINT wait for all engines; the latter raises `op_req_valid` until `op_ack`, then waits
     until `op_ack` falls.
     """
 
@@ -331,17 +331,17 @@ class Sequencer(Shared):
 
         cause, error_address = output_register(m, self.cause), output_register(m, self.error_address)
         index = output_register(m, self.op_req_index)
-        reset = Signal()
+        reset, failing = Signal(), Signal()
         m.d.sync += [self.finished.eq(0), self.failed.eq(0), reset.eq(0)]
         m.d.comb += self.engine_reset.eq(reset)
 
         def fail(why: Cause | Value, where: Value) -> None:
-            m.d.sync += [cause.eq(why), error_address.eq(self.program_address + (where << (INSTRUCTION_BYTES.bit_length() - 1))), self.failed.eq(1)]
+            m.d.sync += [cause.eq(why), error_address.eq(self.program_address + (where << (INSTRUCTION_BYTES.bit_length() - 1))), failing.eq(1)]
             m.next = "STOP"
 
         def obey_soft_reset() -> None:
             with m.If(self.soft_reset):
-                m.d.sync += [self.finished.eq(0), self.failed.eq(0)]
+                m.d.sync += [self.finished.eq(0), failing.eq(0)]
                 m.next = "STOP"
 
         with m.FSM() as fsm:
@@ -397,8 +397,11 @@ class Sequencer(Shared):
                 obey_soft_reset()
             with m.State("STOP"):
                 m.d.sync += self.op_req_valid.eq(0)
+                with m.If(self.soft_reset):
+                    m.d.sync += failing.eq(0)
                 with m.If(self.load_drained & self.store_drained & fetched):
                     m.d.sync += reset.eq(1)
                     m.next = "RESET"
             with m.State("RESET"):
+                m.d.sync += [self.failed.eq(failing & ~self.soft_reset), failing.eq(0)]
                 m.next = "IDLE"
