@@ -120,7 +120,7 @@ def synthesize(
 # --- the modules that take part ----------------------------------------------------------------
 
 _COMMENT = re.compile(r'("(?:[^"\\\n]|\\.)*")|//[^\n]*|/\*.*?\*/', re.DOTALL)
-_MODULE = re.compile(r"^[ \t]*(?:\(\*.*?\*\)\s*)*module\s+(\\\S+|\w+).*?^[ \t]*endmodule\b", re.DOTALL | re.MULTILINE)
+_MODULE = re.compile(r"(?:\(\*.*?\*\)\s*)*\bmodule\s+(\\\S+|\w+).*?\bendmodule\b", re.DOTALL)
 _WORD = re.compile(r"\\\S+|\b[A-Za-z_]\w*")
 _PORT = re.compile(r"^\s*(?:\(\*.*?\*\)\s*)?(?:input|output|inout|parameter|localparam)\b[^;]*;", re.MULTILINE)
 
@@ -322,7 +322,8 @@ def _strip_signed(written: Path, stripped: Path) -> Path:
 
 def _check_source(module: str, log: str, checked: str) -> None:
     """Raise `ToolError` for latches, and for what Yosys `check` found before mapping."""
-    latches = sorted(set(re.findall(r"Latch inferred for signal `\\?(\S+?)' from", log)))
+    log, checked = log.replace("\\", ""), checked.replace("\\", "")  # names without Yosys' escape
+    latches = sorted(set(re.findall(r"Latch inferred for signal `(\S+?)' from", log)))
     if latches:
         raise ToolError(f"module {module} must have no latches, not one for {', '.join(latches[:4])}; assign it in every branch")
     problems = [line.removeprefix("Warning: ").strip() for line in checked.splitlines() if line.startswith("Warning: ")]
@@ -343,6 +344,7 @@ class _Measured:
 
 
 def _measure(netlist_json: Path, library: Library, module: str, black_boxes: Sequence[str], nand2: str) -> _Measured:
+    _check_black_boxes(netlist_json, module, black_boxes)
     netlist = read_netlist(netlist_json, library, top=module, black_boxes=black_boxes)
     latches = [netlist.cell_names[cell] for cell in netlist.cells_of("latch")]
     if latches:
@@ -360,6 +362,16 @@ def _measure(netlist_json: Path, library: Library, module: str, black_boxes: Seq
         gated_fraction=float(np.mean(gated)) if len(gated) else 0.0,
         max_fanout=fanout,
     )
+
+
+def _check_black_boxes(netlist_json: Path, module: str, black_boxes: Sequence[str]) -> None:
+    """Raise `ToolError` for an input of a black box that is left open."""
+    modules = json.loads(netlist_json.read_text(encoding="utf-8"))["modules"]
+    for instance, cell in modules[module]["cells"].items():
+        if cell["type"] in black_boxes:
+            for port, entry in modules[cell["type"]]["ports"].items():
+                if entry["direction"] == "input" and len(cell["connections"].get(port, ())) != len(entry["bits"]):
+                    raise ToolError(f"input {port} of {instance} must be connected, not open (module {module})")
 
 
 def _clocking(netlist: Netlist, library: Library) -> tuple[np.ndarray, int]:

@@ -22,11 +22,16 @@ GATES = {
 }
 CLOCK_PIN_FF, DATA_PIN_FF = 0.8, 0.9
 
-_SLEWS_PS, _LOADS_FF = (0.0, 1000.0), (0.0, 1000.0)
+# Linear tables need two points only, but ABC reads its delays off the middle of them.
+_SLEWS_PS, _LOADS_FF = (0.0, 10.0, 20.0, 50.0, 1000.0), (0.0, 2.0, 5.0, 20.0, 1000.0)
+
+
+def _points(values) -> str:
+    return ", ".join(f"{value:.6f}" for value in values)
 
 
 def _table(kind: str, values: list[list[float]]) -> str:
-    rows = ", ".join('"' + ", ".join(f"{value:.6f}" for value in row) + '"' for row in values)
+    rows = ", ".join(f'"{_points(row)}"' for row in values)
     return f"{kind} (grid) {{ values ({rows}); }}"
 
 
@@ -83,7 +88,7 @@ def library_text(vdd_v: float, *, temperature_c: float = 25.0, without: tuple[st
         f'leakage_power_unit : "1nW"; capacitive_load_unit (1, ff);\n{extra}\n{thresholds}\n'
         f"nom_process : 1; nom_voltage : {vdd_v}; nom_temperature : {temperature_c};\n"
         "lu_table_template (grid) { variable_1 : input_net_transition; variable_2 : total_output_net_capacitance;\n"
-        f'index_1 ("{_SLEWS_PS[0]}, {_SLEWS_PS[1]}"); index_2 ("{_LOADS_FF[0]}, {_LOADS_FF[1]}"); }}\n{body}\n}}\n'
+        f'index_1 ("{_points(_SLEWS_PS)}"); index_2 ("{_points(_LOADS_FF)}"); }}\n{body}\n}}\n'
     )
 
 

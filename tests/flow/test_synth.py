@@ -1,0 +1,369 @@
+"""Synthesis: the netlist computes what the Verilog says, and what a designer would reject is refused."""
+
+import json
+import random
+import re
+import subprocess
+import sys
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from small_library import GATES, write_technology
+
+from flow.synth import RECIPES, SynthResult, module_source, synthesize
+from flow.tech import load_technology
+from hw.errors import ConfigError, ToolError
+
+PDK = Path(__file__).parents[3] / "shared" / "pdk"
+
+MAC = """
+// Four signed 8x8 multipliers and an accumulator; the operands are registered.
+module mac(input clk, input en, input clear, input [31:0] a, input [31:0] b, output [31:0] q, output idle);
+  reg signed [31:0] acc = 5;
+  reg signed [7:0] x0, x1, x2, x3, y0, y1, y2, y3;
+  wire signed [31:0] sum = x0 * y0 + x1 * y1 + x2 * y2 + x3 * y3;
+  always @(posedge clk) if (en) begin
+    {x3, x2, x1, x0} <= a;
+    {y3, y2, y1, y0} <= b;
+    acc <= clear ? sum : acc + sum;
+  end
+  assign q = acc;
+  assign idle = ~en;
+endmodule
+"""
+
+# As Amaranth writes it: a synchronous reset that dominates the enable, and initial values.
+COUNTER = """
+module counter(clk, rst, en, o);
+  input clk; input rst; input en; output [7:0] o;
+  wire [7:0] o;
+  reg [7:0] count = 8'h00;
+  reg [7:0] \\$next ;
+  always @(posedge clk) count <= \\$next ;
+  always @* begin
+    \\$next = count;
+    if (en) \\$next = count + 1'h1;
+    if (rst) \\$next = 8'h00;
+  end
+  assign o = count;
+endmodule
+"""
+
+
+@pytest.fixture(scope="module")
+def shared_cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture
+def build(tmp_path, shared_cache):
+    """A function that synthesizes Verilog text with the small library."""
+
+    def run(text: str, module: str, *, library: dict | None = None, **options) -> SynthResult:
+        source = tmp_path / "design.v"
+        source.write_text(text)
+        technology = load_technology(write_technology(tmp_path, **(library or {})))
+        arguments = {"verilog": [source], "module": module, "technology": technology, "corner": technology.nominal_corner(), "cache": shared_cache}
+        return synthesize(**{**arguments, **options})
+
+    return run
+
+
+class Simulation:
+    """A mapped netlist of the small library, evaluated cell by cell with the functions written out here again."""
+
+    FUNCTIONS = {
+        "INV": lambda a: not a,
+        "BUF": lambda a: a,
+        "NAND2": lambda a, b: not (a and b),
+        "NOR2": lambda a, b: not (a or b),
+        "XOR2": lambda a, b: a != b,
+        "AOI21": lambda a, b, c: not ((a and b) or c),
+        "TIEHI": lambda: True,
+        "TIELO": lambda: False,
+    }
+
+    def __init__(self, result: SynthResult):
+        module = json.loads(result.netlist_json.read_text())["modules"][result.module]
+        self.ports = module["ports"]
+        self.cells = [(cell["type"], {pin: bits[0] for pin, bits in cell["connections"].items()}) for cell in module["cells"].values()]
+        self.driver = {pins["Y"]: (kind, pins) for kind, pins in self.cells if "Y" in pins}
+        self.gates = {pins["GCK"]: pins for kind, pins in self.cells if kind == "ICG"}
+        self.state = {pins["Q"]: random.Random(pins["Q"]).random() < 0.5 for kind, pins in self.cells if kind == "DFF"}
+        self.values: dict[int, bool] = {}
+
+    def set(self, **inputs: int) -> None:
+        self.values = {self.ports[name]["bits"][i]: bool(value >> i & 1) for name, value in inputs.items() for i in range(len(self.ports[name]["bits"]))}
+        self.values |= self.state
+
+    def value(self, net: int) -> bool:
+        if net not in self.values:
+            kind, pins = self.driver[net]
+            self.values[net] = bool(self.FUNCTIONS[kind](*(self.value(pins[pin]) for pin in "ABC" if pin in pins)))
+        return self.values[net]
+
+    def get(self, port: str) -> int:
+        return sum(self.value(net) << i for i, net in enumerate(self.ports[port]["bits"]))
+
+    def rise(self) -> None:
+        """One rising edge of the clock: every flop whose clock gate, if it has one, is enabled takes its input."""
+        flops = [pins for kind, pins in self.cells if kind == "DFF"]
+        enabled = [pins for pins in flops if pins["CK"] not in self.gates or self.value(self.gates[pins["CK"]]["EN"])]
+        self.state |= {pins["Q"]: self.value(pins["D"]) for pins in enabled}
+
+
+def signed(value: int, bits: int) -> int:
+    value &= (1 << bits) - 1
+    return value - (1 << bits) if value >> (bits - 1) else value
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("clock_gating", [True, False])
+def test_the_netlist_multiplies_and_accumulates(build, recipe, clock_gating):
+    result = build(MAC, "mac", recipe=RECIPES[recipe], clock_gating=clock_gating)
+    assert result.gated_fraction == (1.0 if clock_gating else 0.0) and result.flops == 96
+    assert result.cell_counts.get("ICG", 0) == (1 if clock_gating else 0)
+    simulation, rng = Simulation(result), random.Random(1)
+    operands, accumulator = None, None
+    for cycle in range(40):
+        a, b = (rng.choice([0, 0x80808080, 0x7F7F7F7F, 0xFFFFFFFF, rng.getrandbits(32)]) for _ in range(2))
+        clear, enable = int(cycle < 4 or rng.random() < 0.2), int(cycle < 4 or rng.random() < 0.7)
+        simulation.set(en=enable, clear=clear, a=a, b=b, clk=0)
+        assert simulation.get("idle") == 1 - enable
+        if accumulator is not None:
+            assert simulation.get("q") == accumulator & 0xFFFFFFFF
+        simulation.rise()
+        if enable:
+            if operands is not None:
+                total = sum(signed(operands[0] >> 8 * i, 8) * signed(operands[1] >> 8 * i, 8) for i in range(4))
+                accumulator = total if clear else accumulator + total
+            operands = (a, b)
+
+
+def test_area_is_that_of_the_cells_and_recipes_differ(build):
+    results = {name: build(MAC, "mac", recipe=recipe) for name, recipe in RECIPES.items()}
+    areas = {name: GATES[name][0] for name in GATES} | {"DFF": 6.0, "ICG": 5.0, "TIEHI": 0.5, "TIELO": 0.5}
+    for name, result in results.items():
+        assert result.area_um2 == pytest.approx(sum(areas[cell] * count for cell, count in result.cell_counts.items()))
+        assert result.area_nand2 == pytest.approx(result.area_um2 / 1.5) and result.recipe == name
+    assert results["area"].area_um2 < results["balanced"].area_um2 < results["speed"].area_um2
+
+
+def test_a_flop_with_reset_over_enable_is_gated_and_works(build):
+    result = build(COUNTER, "counter")
+    assert result.flops == 8 and result.gated_fraction == 1.0
+    simulation, rng, count = Simulation(result), random.Random(2), None
+    for cycle in range(60):
+        reset, enable = int(cycle == 0 or rng.random() < 0.1), int(rng.random() < 0.6)
+        simulation.set(clk=0, rst=reset, en=enable)
+        if count is not None:
+            assert simulation.get("o") == count
+        simulation.rise()
+        count = 0 if reset else ((count or 0) + enable) & 255
+
+
+AMARANTH = """
+from amaranth.hdl import Module, Signal
+from amaranth.back import rtlil
+from amaranth.lib.wiring import Component, In, Out
+from pyosys import libyosys as ys
+
+class Adder(Component):
+    data: In(8)
+    valid: In(1)
+    total: Out(16, init=7)
+
+    def elaborate(self, platform):
+        m = Module()
+        head = Signal(8, reset_less=True)
+        with m.If(self.valid):
+            m.d.sync += [self.total.eq(self.total + head), head.eq(self.data)]
+        return m
+
+open("design.il", "w").write(rtlil.convert(Adder(), name="adder", emit_src=False))
+design = ys.Design()
+for command in ("read_rtlil design.il", "proc", "write_verilog -noattr design.v"):
+    ys.run_pass(command, design)
+"""
+
+
+def test_what_amaranth_emits_is_mapped_and_gated(build, tmp_path):
+    subprocess.run([sys.executable, "-c", AMARANTH], cwd=tmp_path, check=True, capture_output=True, timeout=60)
+    text = (tmp_path / "design.v").read_text()
+    assert "initial" in text or "= 16'h0007" in text
+    result = build(text, "adder")
+    assert result.flops == 24 and result.gated_fraction == 1.0
+    simulation, rng = Simulation(result), random.Random(3)
+    total = head = 0
+    for cycle in range(40):
+        data, valid, reset = rng.getrandbits(8), int(rng.random() < 0.7), int(cycle == 1)
+        simulation.set(clk=0, rst=reset, data=data, valid=1 if cycle == 0 else valid)
+        if cycle > 1:
+            assert simulation.get("total") == total
+        simulation.rise()
+        if cycle == 0:
+            head = data
+        elif reset:
+            total, head = 7, data if valid else head
+        elif valid:
+            total, head = (total + head) & 0xFFFF, data
+
+
+def test_both_netlists_are_clean_and_use_the_same_names(build):
+    result = build(MAC, "mac")
+    text = result.netlist.read_text()
+    assert "signed" not in text and "assign" not in text and not re.search(r"[01]'[hbd]", text)
+    cells = json.loads(result.netlist_json.read_text())["modules"]["mac"]["cells"]
+    names = set(re.findall(r"^  [A-Z]\w+ \\?(\S+) +\($", text, re.MULTILINE))
+    assert names == set(cells) and "acc[31]_reg" in names
+
+
+def test_aliases_and_constants_become_cells(build):
+    text = "module m(input a, input b, output x, output y, output p, output q, output one); assign x = a; assign y = a;"
+    result = build(text + " assign p = a & b; assign q = p; assign one = 1'b1; endmodule", "m")
+    assert "assign" not in result.netlist.read_text() and result.cell_counts["TIEHI"] == 1
+    simulation = Simulation(result)
+    for a, b in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        simulation.set(a=a, b=b)
+        assert [simulation.get(port) for port in ("x", "y", "p", "q", "one")] == [a, a, a & b, a & b, 1]
+
+
+FANOUT = "module m(input clk, input s, input [99:0] a, output reg [99:0] y); reg r; always @(posedge clk) begin r <= s; y <= a & {100{r}}; end endmodule"
+
+
+def test_large_fanouts_are_buffered(build):
+    result = build(FANOUT, "m", recipe=replace(RECIPES["area"], max_fanout=8))
+    cells = json.loads(result.netlist_json.read_text())["modules"]["m"]["cells"].values()
+    sinks = Counter(bits[0] for cell in cells for pin, bits in cell["connections"].items() if pin in ("A", "B", "C", "D"))
+    assert max(sinks.values()) == result.max_fanout <= 8
+
+
+def test_cells_that_must_not_be_used_are_not(build):
+    assert "XOR2" in build(MAC, "mac").cell_counts
+    assert "XOR2" not in build(MAC, "mac", library={"dont_use": "'X*'"}).cell_counts
+
+
+HIERARCHY = """
+module child #(parameter W = 4) (input clk, input [W-1:0] d, output [W-1:0] q);
+  reg [W-1:0] q; /* a comment; with endmodule in it */
+  always @(posedge clk) q <= BODY;
+endmodule
+module wrapper(input clk, input [3:0] d, output [3:0] q);
+  child c(.clk(clk), .d(d), .q(q));
+endmodule
+module top(input clk, input [3:0] d, output [3:0] q);
+  wire [3:0] m;
+  wrapper w0(.clk(clk), .d(d), .q(m));
+  wrapper w1(.clk(clk), .d(~m), .q(q));
+endmodule
+module unused(input a, output y); assign y = a; endmodule
+"""
+
+
+def test_black_boxes_stay_and_everything_else_is_flattened(build):
+    text = HIERARCHY.replace("BODY", "d")
+    flat, boxed = build(text, "top"), build(text, "top", black_boxes=["wrapper"])
+    assert flat.flops == 8 and flat.black_box_counts == {}
+    assert boxed.flops == 0 and boxed.black_box_counts == {"wrapper": 2} and boxed.cell_counts == {"INV": 4}
+    assert "module wrapper" not in boxed.netlist.read_text() and "wrapper w0" in boxed.netlist.read_text()
+
+
+def test_only_the_modules_that_take_part_are_synthesized_again(build, tmp_path):
+    one, other = HIERARCHY.replace("BODY", "d"), HIERARCHY.replace("BODY", "d + 1").replace("y = a", "y = ~a")
+    first = build(one, "top", black_boxes=["wrapper"])
+    assert build(other, "top", black_boxes=["wrapper"]).netlist == first.netlist
+    assert build(other, "wrapper").netlist != build(one, "wrapper").netlist
+    (tmp_path / "design.v").write_text(one)
+    assert "child" not in (source := module_source([tmp_path / "design.v"], "top", ["wrapper"])) and "unused" not in source
+
+
+REFUSED = {
+    "a latch": ("module m(input g, input [1:0] d, output reg [1:0] q); always @* if (g) q = d; endmodule", {}, "must have no latches, not one for m.q"),
+    "an undriven wire": ("module m(input a, output y); wire u; assign y = a ^ u; endmodule", {}, "1 problem.*Wire m.u is used but has no driver"),
+    "two drivers": ("module m(input a, input b, output y); assign y = a; assign y = b; endmodule", {}, "multiple conflicting drivers for m.[aby]:"),
+    "a loop": ("module m(input a, output y); assign y = ~(y & a); endmodule", {}, "found logic loop in module m"),
+    "an open input of a black box": (
+        "module b(input i, output o); assign o = i; endmodule module m(output y); b x(.o(y)); endmodule",
+        {"black_boxes": ["b"]},
+        "input i of x must be connected, not open",
+    ),
+    "a missing flop": (COUNTER.replace("counter", "m"), {"library": {"without": ("DFF",)}}, "D flip-flops are not supported"),
+    "enables that are not gated": (
+        "module m(input clk, input en, input [7:0] d, output reg [7:0] q); always @(negedge clk) if (en) q <= d; endmodule",
+        {},
+        "must have flops behind clock gates, not none, as 8 share an enable",
+    ),
+    "a hang": (MAC.replace("mac", "m"), {"timeout_s": 0.05}, r"yosys: python\S* must finish within 0.05 s"),
+    "broken Verilog": ("module m(input a, output y); assign y = ; endmodule", {}, "yosys: .* must exit with 0, not 1.*syntax error"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_netlist_nobody_would_accept_is_refused(build, case):
+    text, options, message = REFUSED[case]
+    with pytest.raises(ToolError, match=message) as caught:
+        build(text, "m", **options)
+    assert "\n" not in str(caught.value)
+
+
+def test_few_flops_with_an_enable_are_left_ungated(build):
+    result = build("module m(input clk, input en, input [2:0] d, output reg [2:0] q); always @(posedge clk) if (en) q <= d; endmodule", "m")
+    assert result.gated_fraction == 0.0 and result.flops == 3
+
+
+def test_a_small_memory_loses_its_initial_contents(build):
+    text = """module m(input clk, input we, input [1:0] wa, ra, input [3:0] d, output reg [3:0] q);
+      reg [3:0] mem [0:3]; integer i; initial for (i = 0; i < 4; i = i + 1) mem[i] = i;
+      always @(posedge clk) begin if (we) mem[wa] <= d; q <= mem[ra]; end endmodule"""
+    result = build(text, "m")
+    assert result.flops == 20 and result.gated_fraction == pytest.approx(16 / 20)
+
+
+@pytest.mark.parametrize(
+    ("texts", "module", "message"),
+    [
+        (["module m(input a); endmodule"], "n", "module must be one of those in .*, not 'n'"),
+        (["module m(input a); endmodule", "module m(input b); endmodule"], "m", "module m must be defined once, not again in"),
+        ([], "m", "Verilog file must be readable text, not .*absent.v"),
+    ],
+)
+def test_sources_that_do_not_hold_the_module_are_the_users_error(tmp_path, texts, module, message):
+    paths = [tmp_path / f"{i}.v" for i in range(len(texts))] or [tmp_path / "absent.v"]
+    for path, text in zip(paths, texts, strict=False):
+        path.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        module_source(paths, module)
+
+
+def test_a_role_that_no_cell_has_is_the_users_error(build):
+    with pytest.raises(ConfigError, match="cells.clock_gate must be a cell of the technology's library, not 'ICG'"):
+        build(COUNTER, "counter", library={"without": ("ICG",)})
+
+
+SKY130 = """
+name: sky130
+description: open 130 nm
+predictive: false
+nominal_vdd_v: 1.8
+cells: {inverter: P_inv_1, buffer: P_buf_2, nand2: P_nand2_1, tie_high: P_conb_1, tie_low: P_conb_1, clock_gate: P_dlclkp_1}
+wire: {capacitance_per_um_f: 0.15e-15, length_base_um: 10.0, length_per_fanout_um: 12.0, source: guess for a test}
+dont_use: ["*__lpflow_*", "*__probe*", "*__dly*", "*__clk*", "*__edf*", "*__sdf*", "*__sedf*", "*__dlx*", "*__dlr*"]
+corners: [{process: tt, vdd_v: 1.8, temperature_c: 25, liberty: [FILE]}]
+sources: [SkyWater open PDK]
+"""
+
+
+@pytest.mark.skipif(not PDK.is_dir(), reason="open PDK data is not here")
+def test_a_multiply_accumulate_maps_compactly_to_sky130(tmp_path):
+    file = PDK / "sky130_fd_sc_hd" / "sky130_fd_sc_hd__tt_025C_1v80.lib.gz"
+    (tmp_path / "sky130.yaml").write_text(SKY130.replace("P_", "sky130_fd_sc_hd__").replace("FILE", str(file)))
+    (tmp_path / "mac.v").write_text(MAC)
+    technology = load_technology(tmp_path / "sky130.yaml")
+    result = synthesize(
+        verilog=[tmp_path / "mac.v"], module="mac", technology=technology, corner=technology.nominal_corner(), recipe=RECIPES["area"], cache=tmp_path / "cache"
+    )
+    assert result.gated_fraction == 1.0 and result.flops == 96
+    assert 2000 < result.area_nand2 < 3000
+    assert not any(re.search("lpflow|clkinv|dly", cell) for cell in result.cell_counts)
