@@ -191,7 +191,7 @@ def check(data: CellData) -> CellData:
     for energy in data.energies:
         if energy.rise_j and energy.fall_j and energy.related and np.any(np.array(energy.rise_j) + np.array(energy.fall_j) <= 0):
             raise refuse(f"positive internal energy of a rise and a fall ({energy.related} to {energy.pin})")
-    for pin, farad in (data.rise_capacitance_f | data.fall_capacitance_f).items():
+    for pin, farad in [*data.rise_capacitance_f.items(), *data.fall_capacitance_f.items()]:
         if not farad > 0:
             raise refuse(f"a positive capacitance of {pin}")
     return data
