@@ -71,8 +71,8 @@ class Replayer:
             raise ToolError(f"recording must hold every input and only ports of the netlist, not differ in {', '.join(sorted(unknown))} ({where})")
         if not any("/" not in p.name for p in checks):
             raise ToolError(f"recording must hold outputs to compare, not inputs alone ({where})")
-        if not 1 <= warm_up_cycles < recording.cycles:
-            raise ToolError(f"warm_up_cycles must be 1 to {recording.cycles - 1}, not {warm_up_cycles} ({where}); record a longer window")
+        if warm_up_cycles < 1 or recording.cycles < 2:
+            raise ToolError(f"window and warm-up must be of at least 2 and 1 cycles, not {recording.cycles} and {warm_up_cycles} ({where})")
         source_nets, values = self._bits(recording, sources, where)
         check_nets, expected = self._bits(recording, checks, where)
         rises = np.ones((recording.cycles, len(self.clock_nets)), dtype=np.uint8) if recording.rises is None else recording.rises.astype(np.uint8)
@@ -91,7 +91,7 @@ class Replayer:
         quiet, wrong = np.full(recording.cycles, -1, dtype=np.int32), np.zeros((recording.cycles, len(check_nets)), dtype=np.uint8)
         lanes = [self._memory(recording.registers, seed) for seed in range(4)]
         nothing, excluded = counts(self.structure, netlist.nets, 0), 0
-        while excluded < warm_up_cycles and (excluded == 0 or len(_differing(lanes))):
+        while excluded < min(warm_up_cycles, recording.cycles) and (excluded == 0 or len(_differing(lanes))):
             for lane in lanes:
                 simulate(lane, nothing, excluded, excluded + 1, quiet, wrong)
             excluded += 1

@@ -26,7 +26,7 @@ class Structure(NamedTuple):
     clock: np.ndarray
     clock_mask: np.ndarray
     flops: np.ndarray
-    others: np.ndarray
+    order: np.ndarray
     clocked: np.ndarray
     state_start: np.ndarray
     edge_start: np.ndarray
@@ -69,9 +69,6 @@ def structure(netlist: Netlist, network: ClockNetwork) -> Structure:
         return np.concatenate([np.zeros(0, dtype=np.uint8), *(getattr(t, name) for t in types)]).astype(np.uint8)
 
     places = layout(netlist)
-    is_flop = per_cell([t.kind == "flop" for t in types], bool)
-    # A flop with a reset follows its inputs: it is evaluated among the logic, and like all flops once more at the end.
-    among = ~is_flop | per_cell([bool(np.any(t.depends)) for t in types], bool)
     out_bits = [np.sum(t.outputs_table.astype(np.uint16) << np.arange(len(t.outputs), dtype=np.uint16)[:, None], axis=0) for t in types]
     return Structure(
         pin_start=netlist.pin_start, pin_net=netlist.pin_net,
@@ -79,7 +76,7 @@ def structure(netlist: Netlist, network: ClockNetwork) -> Structure:
         has_state=per_cell([t.has_state for t in types], np.uint8), table=per_cell(list(np.cumsum([0, *(t.states for t in types)])[:-1])),
         out_bits=np.concatenate([np.zeros(0, dtype=np.uint16), *out_bits]).astype(np.uint16), settle=flat("settle_table"), next=flat("next_table"),
         clock=flat("clock_table"), clock_mask=per_cell([sum(1 << i for i in t.clock_inputs) for t in types]),
-        flops=np.flatnonzero(is_flop).astype(np.int32), others=netlist.order[among[netlist.order]], clocked=network.cells,
+        flops=netlist.cells_of("flop").astype(np.int32), order=netlist.order, clocked=network.cells,
         state_start=places.state_start, edge_start=places.edge_start, arc_start=places.arc_start,
     )
 
@@ -121,22 +118,11 @@ def _local_state(pin_start, inputs, has_state, pin_net, value, stored, cell):
 
 
 @njit(cache=True)
-def _move(pin_start, inputs, outputs, table, out_bits, pin_net, value, last, moves, pending, cell, after, captured):
-    """Enter a new local state: drive the outputs, note the change for counting."""
-    bits, first = out_bits[table[cell] + after], pin_start[cell] + inputs[cell]
-    for o in range(outputs[cell]):
-        value[pin_net[first + o]] = bits >> o & 1
-    n = pending[0]
-    moves[0, n], moves[1, n], moves[2, n], moves[3, n] = cell, last[cell], after, captured
-    pending[0] = n + 1
-    last[cell] = after
-
-
-@njit(cache=True)
 def _evaluate(s, m, cells):
-    """Bring each of `cells`, in order, up to date with its inputs and stored bit."""
+    """Bring each of `cells`, in order, up to date with its inputs and stored bit; drive its outputs and note the change."""
     pin_start, inputs, outputs, has_state, pin_net, table = s.pin_start, s.inputs, s.outputs, s.has_state, s.pin_net, s.table
-    value, stored, last, settle, out_bits, moves, pending = m.value, m.stored, m.index, s.settle, s.out_bits, m.moves, m.pending
+    value, stored, last, captured, settle, out_bits, moves = m.value, m.stored, m.index, m.captured, s.settle, s.out_bits, m.moves
+    n = m.pending[0]
     for cell in cells:
         after = _local_state(pin_start, inputs, has_state, pin_net, value, stored, cell)
         if has_state[cell]:
@@ -145,7 +131,14 @@ def _evaluate(s, m, cells):
                 stored[cell] = settled
                 after ^= 1 << inputs[cell]
         if after != last[cell]:
-            _move(pin_start, inputs, outputs, table, out_bits, pin_net, value, last, moves, pending, cell, after, 0)
+            bits, first = out_bits[table[cell] + after], pin_start[cell] + inputs[cell]
+            for o in range(outputs[cell]):
+                value[pin_net[first + o]] = bits >> o & 1
+            moves[0, n], moves[1, n], moves[2, n], moves[3, n] = cell, last[cell], after, captured[cell]
+            n += 1
+            last[cell] = after
+        captured[cell] = 0
+    m.pending[0] = n
 
 
 @njit(cache=True)
@@ -235,19 +228,15 @@ def _edge(s, m, c, phase, clock_nets, rises, level):
 
 @njit(cache=True)
 def _settle(s, m, c, phase, source_nets, values):
-    """Let captured bits appear, apply inputs, evaluate everything. Returns a flop whose clock moved meanwhile, or -1."""
-    pin_start, inputs, outputs, has_state, pin_net, table = s.pin_start, s.inputs, s.outputs, s.has_state, s.pin_net, s.table
-    value, stored, last, captured, moves, pending = m.value, m.stored, m.index, m.captured, m.moves, m.pending
-    for cell in s.flops:
-        if captured[cell]:
-            captured[cell] = 0
-            _move(pin_start, inputs, outputs, table, s.out_bits, pin_net, value, last, moves, pending, cell, last[cell] ^ 1 << inputs[cell], 1)
+    """Apply inputs, let captured bits appear, evaluate everything. Returns a flop whose clock moved meanwhile, or -1."""
     _drive(m, c, phase, source_nets, values, np.ones(len(values), dtype=np.uint8))
-    _evaluate(s, m, s.others)
-    hazard, mask = -1, s.clock_mask
+    _evaluate(s, m, s.order)
+    pin_start, inputs, has_state, pin_net, mask = s.pin_start, s.inputs, s.has_state, s.pin_net, s.clock_mask
+    value, stored, last, hazard = m.value, m.stored, m.index, -1
     for cell in s.flops:
         if (last[cell] ^ _local_state(pin_start, inputs, has_state, pin_net, value, stored, cell)) & mask[cell]:
             hazard = cell
+    # The order places a flop before the logic behind it, and so before its own data have settled: they are taken in now.
     _evaluate(s, m, s.flops)
     _count(s, m, c, phase)
     return hazard
@@ -257,7 +246,7 @@ def _settle(s, m, c, phase, source_nets, values):
 def _initialise(s, m, c, source_nets, values):
     """Settle the first cycle with all clocks low, without a clock edge at any flop."""
     _drive(m, c, -1, source_nets, values, np.ones(len(values), dtype=np.uint8))
-    _evaluate(s, m, s.others)
+    _evaluate(s, m, s.order)
     for cell in s.flops:
         m.index[cell] = _local_state(s.pin_start, s.inputs, s.has_state, s.pin_net, m.value, m.stored, cell)
     m.pending[0] = 0
