@@ -10,6 +10,7 @@ of the second.
 """
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -73,11 +74,15 @@ class ClockTiming:
 
 @dataclass(frozen=True, kw_only=True)
 class TimingResult:
-    """Timing of a module at one corner, one entry for each clock in the order asked for."""
+    """Timing of a module at one corner, one entry for each clock in the order asked for.
+
+    `untimed_endpoints` counts flop inputs and outputs that no timed path reaches, such as those tied to a constant.
+    """
 
     module: str
     corner: Corner
     clocks: tuple[ClockTiming, ...]
+    untimed_endpoints: int
 
     def __getitem__(self, clock: str) -> ClockTiming:
         return next(timing for timing in self.clocks if timing.clock == clock)
@@ -115,7 +120,7 @@ def time_design(
 
     def time_corner(corner: Corner) -> TimingResult:
         macros = (macro_liberty or {}).get(corner, ())
-        timings = run_step(
+        timings, untimed = run_step(
             _time,
             cache=cache,
             netlists=tuple(Path(path).absolute() for path in netlists),
@@ -127,7 +132,7 @@ def time_design(
             wire=technology.wire,
             timeout_s=timeout_s,
         )
-        return TimingResult(module=module, corner=corner, clocks=timings)
+        return TimingResult(module=module, corner=corner, clocks=timings, untimed_endpoints=untimed)
 
     with ThreadPoolExecutor(max_workers=jobs or os.cpu_count() or 1) as pool:
         futures = [pool.submit(time_corner, corner) for corner in corners]
@@ -154,7 +159,7 @@ def _time(
     cells: CellRoles,
     wire: WireModel,
     timeout_s: float,
-) -> tuple[ClockTiming, ...]:
+) -> tuple[tuple[ClockTiming, ...], int]:
     library = read_libraries(liberty)
     inverter = library.cells[cells.inverter]
     load_f = 4 * sum(pin.capacitance_f for pin in inverter.pins.values() if pin.direction == "input")
@@ -175,7 +180,8 @@ def _time(
     script += ["check_period"]
     (folder / "sta.tcl").write_text("\n".join(script) + "\n", encoding="utf-8")
     run = run_tool([find_tool("sta"), "-no_init", "-no_splash", "-exit", "sta.tcl"], cwd=folder, timeout_s=timeout_s, step="sta", error_patterns=_ERRORS)
-    return _read_timings(run, module, clocks)
+    untimed = re.search(r"There (?:is|are) (\d+) unconstrained endpoint", run.output)
+    return _read_timings(run, module, clocks), int(untimed[1]) if untimed else 0
 
 
 def _wire_liberty(wire: WireModel) -> str:
@@ -223,24 +229,32 @@ if {[llength $clocks] > 1} {
   foreach clock $clocks { lappend groups -group [get_clocks [list $clock ${clock}__inputs ${clock}__outputs]] }
   eval set_clock_groups -asynchronous $groups
 }
-check_setup -no_clock -loops
+check_setup -no_clock -loops -unconstrained_endpoints
 
 set longest_ps 0
-proc report_class {class clock start end} {
-  set ends [find_timing_paths -from [get_clocks [list $start]] -to [get_clocks [list $end]] -path_delay max]
-  puts "METRIC $class.$clock.paths [llength $ends] 1"
-  foreach path $ends {
-    set delay_ps [expr {$::period_ps - [get_property $path slack]}]
-    if {$delay_ps > $::longest_ps} { set ::longest_ps $delay_ps }
-    puts "METRIC $class.$clock.delay $delay_ps ps"
-    puts "NAME $class.$clock.start [get_property [get_property $path startpoint] full_name]"
-    puts "NAME $class.$clock.end [get_property [get_property $path endpoint] full_name]"
+
+# OpenSTA returns the worst path of each group: checks of asynchronous resets are a group of their own.
+proc worst_path {from to min_max} {
+  set worst {}
+  foreach path [find_timing_paths -from [get_clocks [list $from]] -to [get_clocks [list $to]] -path_delay $min_max] {
+    if {$worst eq {} || [get_property $path slack] < [get_property $worst slack]} { set worst $path }
   }
+  return $worst
+}
+proc report_class {class clock start end} {
+  set path [worst_path $start $end max]
+  puts "METRIC $class.$clock.paths [expr {$path ne {}}] 1"
+  if {$path eq {}} { return }
+  set delay_ps [expr {$::period_ps - [get_property $path slack]}]
+  if {$delay_ps > $::longest_ps} { set ::longest_ps $delay_ps }
+  puts "METRIC $class.$clock.delay $delay_ps ps"
+  puts "NAME $class.$clock.start [get_property [get_property $path startpoint] full_name]"
+  puts "NAME $class.$clock.end [get_property [get_property $path endpoint] full_name]"
 }
 proc report_hold {clock} {
-  set ends [find_timing_paths -from [get_clocks [list $clock]] -to [get_clocks [list $clock]] -path_delay min]
-  puts "METRIC hold.$clock.paths [llength $ends] 1"
-  foreach path $ends { puts "METRIC hold.$clock.slack [get_property $path slack] ps" }
+  set path [worst_path $clock $clock min]
+  puts "METRIC hold.$clock.paths [expr {$path ne {}}] 1"
+  if {$path ne {}} { puts "METRIC hold.$clock.slack [get_property $path slack] ps" }
 }
 # At the longest delay found as period, the worst path must have no slack: so it does if every path
 # takes a whole period, which the delays above assume.
@@ -272,6 +286,8 @@ def _read_timings(run: ToolRun, module: str, clocks: Sequence[str]) -> tuple[Clo
         return TimedPath(delay_s=value_s(f"{name}.{clock}.delay"), start=names[f"{name}.{clock}.start"], end=names[f"{name}.{clock}.end"])
 
     longest_s, slack_s = value_s("longest"), value_s("slack_at_longest")
+    if longest_s == 0:
+        raise ToolError(f"module {module} must have a timed path, not none; check that its Liberty gives delays (delay_model : table_lookup)")
     if abs(slack_s) > _PERIOD_TOLERANCE * longest_s:
         raise ToolError(
             f"paths of {module} must take whole clock periods, not parts of them (slack {slack_s:.3g} s at a period of {longest_s:.3g} s);"

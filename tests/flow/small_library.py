@@ -44,13 +44,12 @@ def _arc(related: str, intrinsic_ps: float, kohm: float, scale: float, extra: st
 
 def _constraint(kind: str, value_ps: float, scale: float) -> str:
     value = f'values ("{scale * value_ps:.6f}")'
-    return (
-        f'timing () {{ related_pin : "CK"; timing_type : {kind}_rising; '
-        f"rise_constraint (scalar) {{ {value}; }} fall_constraint (scalar) {{ {value}; }} }}"
-    )
+    return f'timing () {{ related_pin : "CK"; timing_type : {kind}_rising; rise_constraint (scalar) {{ {value}; }} fall_constraint (scalar) {{ {value}; }} }}'
 
 
-def library_text(vdd_v: float, *, temperature_c: float = 25.0, without: tuple[str, ...] = (), extra: str = "") -> str:
+def library_text(
+    vdd_v: float, *, temperature_c: float = 25.0, without: tuple[str, ...] = (), extra: str = "", delay_model: str = "delay_model : table_lookup;"
+) -> str:
     """The library at `vdd_v`; cells in `without` are left out; `extra` is added after the units."""
     scale = 1.0 / vdd_v
     cells = {}
@@ -70,9 +69,11 @@ def library_text(vdd_v: float, *, temperature_c: float = 25.0, without: tuple[st
         "pin (G) { direction : input; clock : true; capacitance : 0.8; }\npin (D) { direction : input; capacitance : 0.9; }\n"
         f'pin (Q) {{ direction : output; function : "IQ"; {_arc("G", 20.0, 2.0, scale, "timing_type : rising_edge;")} }}'
     )
+    gate_clock_pin = clock_pin.replace("clock : true;", "clock : true; clock_gate_clock_pin : true;")
+    checks = f"{_constraint('setup', 20.0, scale)} {_constraint('hold', 0.0, scale)}"
     cells["ICG"] = (
-        f"area : 5.0; clock_gating_integrated_cell : latch_posedge;\n{clock_pin.replace('clock : true;', 'clock : true; clock_gate_clock_pin : true;')}\n"
-        f"pin (EN) {{ direction : input; capacitance : 0.9; clock_gate_enable_pin : true; {_constraint('setup', 20.0, scale)} {_constraint('hold', 0.0, scale)} }}\n"
+        f"area : 5.0; clock_gating_integrated_cell : latch_posedge;\n{gate_clock_pin}\n"
+        f"pin (EN) {{ direction : input; capacitance : 0.9; clock_gate_enable_pin : true; {checks} }}\n"
         f"pin (GCK) {{ direction : output; clock_gate_out_pin : true; {_arc('CK', 10.0, 1.0, scale, 'timing_sense : positive_unate;')} }}"
     )
     cells["TIEHI"] = 'area : 0.5; pin (Y) { direction : output; function : "1"; }'
@@ -84,7 +85,8 @@ def library_text(vdd_v: float, *, temperature_c: float = 25.0, without: tuple[st
         for edge in ("rise", "fall")
     )
     return (
-        'library (small) {\ntime_unit : "1ps"; voltage_unit : "1V"; current_unit : "1uA"; pulling_resistance_unit : "1kohm";\n'
+        f"library (small) {{\n{delay_model}\n"
+        'time_unit : "1ps"; voltage_unit : "1V"; current_unit : "1uA"; pulling_resistance_unit : "1kohm";\n'
         f'leakage_power_unit : "1nW"; capacitive_load_unit (1, ff);\n{extra}\n{thresholds}\n'
         f"nom_process : 1; nom_voltage : {vdd_v}; nom_temperature : {temperature_c};\n"
         "lu_table_template (grid) { variable_1 : input_net_transition; variable_2 : total_output_net_capacitance;\n"
