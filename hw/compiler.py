@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from hw.config import DRAM_ALIGNMENT_BYTES, PARAMETER_BYTES, AcceleratorConfig
+from hw.config import PARAMETER_BYTES, AcceleratorConfig
 from hw.errors import ConfigError
 from hw.golden import BIAS_BITS, QuantizedLayer, value_range
 from hw.isa import INSTRUCTION_BYTES, Opcode, Target, encode
@@ -24,7 +24,21 @@ from hw.lowering import LoweredLayer, Lowering, folds, lower
 from hw.program import CompiledLayer, Program
 from hw.schedule import Place, Step, schedule
 from hw.tensors import MemoryMap, Region, align, pack_words
-from hw.tiling import ALL, PROBLEMS, Architecture, Plan, Tiling, activation_splits, architecture, inside, plan, stripe_rows, stripes, tile_columns, weight_pieces
+from hw.tiling import (
+    ALL,
+    PROBLEMS,
+    Architecture,
+    Plan,
+    Tiling,
+    activation_splits,
+    architecture,
+    inside,
+    plan,
+    stripe_rows,
+    stripes,
+    tile_columns,
+    weight_pieces,
+)
 from hw.tiling_choice import choose_tiling
 
 Instruction = tuple[Opcode, dict[str, int]]
@@ -36,29 +50,30 @@ def compile_network(
     *,
     batch: int = 1,
     tilings: Mapping[str, Tiling] | None = None,
+    fold_first: bool = True,
     base_address: int = 0,
 ) -> Program:
     """One program for `layers`, one after the other, over `batch` images.
 
-    A layer reads the output of the layer before it where that has the shape of its input; otherwise it has an input of
-    its own, which the host writes (the first layer's is folded if that takes fewer steps). Layers not in `tilings` get
-    the tiling that `choose_tiling` prefers.
+    A layer reads the output of the layer before it where that is laid out as its input; otherwise it has an input of
+    its own, which the host writes. The first layer's is folded, if `fold_first` and that takes fewer steps. Layers not
+    in `tilings` get the tiling that `choose_tiling` prefers.
     """
     tilings = dict(tilings or {})
     unknown = set(tilings) - {layer.shape.name for layer in layers}
     if unknown:
         raise ConfigError(f"tilings must be for layers of the network, not {sorted(unknown)[0]!r}")
-    lowerings: list[Lowering] = []
-    for layer in layers:
-        first = not lowerings or not _continues(lowerings[-1], lower(config, layer.shape, batch=batch))
-        lowerings.append(lower(config, layer.shape, batch=batch, fold=first and not lowerings and folds(layer.shape, config.array.lanes)))
+    lanes = config.array.lanes
+    lowerings = [
+        lower(config, layer.shape, batch=batch, fold=fold_first and index == 0 and folds(layer.shape, lanes)) for index, layer in enumerate(layers)
+    ]
     memory_map = MemoryMap(base_address)
     contents: dict[str, np.ndarray] = {}
     emitters, compiled, program = [], [], []
     for index, (layer, lowering) in enumerate(zip(layers, lowerings, strict=True)):
         name = layer.shape.name
         tiling = tilings.get(name) or choose_tiling(config, lowering)
-        if index and not lowering.fold and _continues(lowerings[index - 1], lowering):
+        if index and lowerings[index - 1].output == lowering.input:
             source = emitters[-1].output
         else:
             source = memory_map.add(f"{name}.input", lowering.input.size_bytes)
@@ -89,16 +104,9 @@ def compile_network(
     )
 
 
-def compile_layer(
-    config: AcceleratorConfig, layer: QuantizedLayer, *, batch: int = 1, tiling: Tiling | None = None, base_address: int = 0
-) -> Program:
+def compile_layer(config: AcceleratorConfig, layer: QuantizedLayer, *, batch: int = 1, tiling: Tiling | None = None, fold_first: bool = True) -> Program:
     """A program for one layer."""
-    return compile_network(config, [layer], batch=batch, tilings={layer.shape.name: tiling} if tiling else None, base_address=base_address)
-
-
-def _continues(before: Lowering, layer: Lowering) -> bool:
-    """Whether a layer's input is laid out as the output of the layer before."""
-    return before.output == layer.input
+    return compile_network(config, [layer], batch=batch, tilings={layer.shape.name: tiling} if tiling else None, fold_first=fold_first)
 
 
 def _hardware_parameters(config: AcceleratorConfig, layer: QuantizedLayer) -> np.ndarray:

@@ -124,7 +124,9 @@ def value_range(bits: int) -> tuple[int, int]:
     return -(1 << bits - 1), (1 << bits - 1) - 1
 
 
-def activations(shape: tuple[int, ...], bits: int, rng: np.random.Generator, kind: str = "typical", zero_point: int = 0, zero_fraction: float = 0.5) -> np.ndarray:
+def activations(
+    shape: tuple[int, ...], bits: int, rng: np.random.Generator, kind: str = "typical", zero_point: int = 0, zero_fraction: float = 0.5
+) -> np.ndarray:
     """Activations of `shape`, int64. "typical" is rectified: `zero_fraction` of them at the zero point, the rest half-normal
     above it with a standard deviation of a quarter of the range that is left."""
     low, high = value_range(bits)

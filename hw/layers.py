@@ -37,8 +37,10 @@ class LayerShape(Settings):
     def _check(self):
         if self.in_channels % self.groups or self.out_channels % self.groups:
             raise ValueError(f"such that groups ({self.groups}) divides in_channels and out_channels")
-        if self.kind == "fc" and (self.in_h, self.in_w, self.kernel_h, self.kernel_w, self.groups) != (1, 1, 1, 1, 1):
-            raise ValueError("a fully connected layer with only in_channels and out_channels")
+        if self.kind == "fc":
+            given = [name for name, field in type(self).model_fields.items() if field.annotation is int and getattr(self, name) != field.default]
+            if set(given) - {"in_channels", "out_channels"}:
+                raise ValueError("a fully connected layer with only in_channels and out_channels")
         if self.out_h < 1 or self.out_w < 1:
             raise ValueError("such that the kernel fits into the padded image")
         return self

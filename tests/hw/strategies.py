@@ -1,0 +1,84 @@
+"""Random legal configurations, layers and tilings for property tests."""
+
+from hypothesis import assume
+from hypothesis import strategies as st
+
+from hw.config import AcceleratorConfig, Array, Buffers, Memory, Precision
+from hw.layers import LayerShape
+from hw.tiling import Tiling, architecture, plan
+
+
+def powers(low: int, high: int) -> st.SearchStrategy[int]:
+    return st.sampled_from([1 << i for i in range(low.bit_length() - 1, high.bit_length())])
+
+
+@st.composite
+def configurations(draw, max_rows: int = 5, max_bank_words: int = 1024) -> AcceleratorConfig:
+    cols, lanes = draw(powers(2, 16)), draw(powers(2, 16))
+    precision = Precision(activation_bits=draw(st.sampled_from([4, 8, 16])), weight_bits=draw(st.sampled_from([4, 8, 16])))
+    post_lanes = draw(powers(1, min(4, cols, lanes)))
+
+    def bank(bits: int) -> int:
+        return max(64, draw(powers(64, max_bank_words)) * lanes * bits // 8)
+
+    return AcceleratorConfig(
+        version=1,
+        name="drawn",
+        array=Array(rows=draw(st.integers(1, max_rows)), cols=cols, lanes=lanes, acc_depth=draw(powers(1, 16)), acc_bits=48, post_lanes=post_lanes),
+        precision=precision,
+        buffers=Buffers(
+            activation_bank_bytes=bank(precision.activation_bits),
+            weight_bank_bytes=bank(precision.weight_bits),
+            output_bank_bytes=bank(precision.activation_bits),
+            parameter_words=draw(powers(32 * post_lanes, 256)),
+        ),
+        memory=Memory(axi_data_bits=draw(st.sampled_from([32, 64, 128, 256]))),
+    )
+
+
+@st.composite
+def layers(draw, name: str = "drawn", max_size: int = 12, max_channels: int = 40) -> LayerShape:
+    if draw(st.integers(0, 4)) == 0:
+        inputs, outputs = draw(st.integers(1, 3 * max_channels)), draw(st.integers(1, max_channels))
+        return LayerShape(name=name, kind="fc", in_channels=inputs, out_channels=outputs, relu=draw(st.booleans()))
+    groups = draw(st.sampled_from([1, 1, 1, 2, 3, 4, 8]))
+    sizes = {
+        "kernel_h": draw(st.integers(1, 5)), "kernel_w": draw(st.integers(1, 5)), "stride_h": draw(st.integers(1, 3)), "stride_w": draw(st.integers(1, 3)),
+        "pad_top": draw(st.integers(0, 3)), "pad_bottom": draw(st.integers(0, 3)), "pad_left": draw(st.integers(0, 3)), "pad_right": draw(st.integers(0, 3)),
+        "dilation": draw(st.sampled_from([1, 1, 2])),
+    }  # fmt: skip
+    in_h, in_w = draw(st.integers(1, max_size)), draw(st.integers(1, max_size))
+    assume(in_h + sizes["pad_top"] + sizes["pad_bottom"] > sizes["dilation"] * (sizes["kernel_h"] - 1))
+    assume(in_w + sizes["pad_left"] + sizes["pad_right"] > sizes["dilation"] * (sizes["kernel_w"] - 1))
+    return LayerShape(
+        name=name,
+        kind="conv",
+        in_channels=groups * draw(st.integers(1, max(1, max_channels // groups))),
+        out_channels=groups * draw(st.integers(1, max(1, max_channels // groups))),
+        in_h=in_h,
+        in_w=in_w,
+        groups=groups,
+        relu=draw(st.booleans()),
+        **sizes,
+    )
+
+
+@st.composite
+def tilings(draw, config: AcceleratorConfig, numbers, legal: bool = True) -> Tiling:
+    """Any tiling within the layer's bounds; with `legal`, one that fits the banks (or the example is given up)."""
+    block = config.channel_block
+    blocks = -(-numbers.k_per_group // block)
+    a = architecture(config)
+    for _ in range(12 if legal else 1):
+        split = numbers.c_groups > 1 and draw(st.integers(0, 3)) == 0
+        tile_h = draw(st.integers(1, min(numbers.out_h, config.array.acc_depth if split else 64)))
+        t = Tiling(
+            order=draw(st.integers(0, 1)),
+            tile_h=tile_h,
+            tile_w=draw(st.integers(1, min(numbers.out_w, max(1, config.array.acc_depth // tile_h) if split else 64))),
+            tile_k=block * (1 if split else draw(st.integers(1, blocks))),
+            tile_c=draw(st.integers(1, numbers.c_groups - 1)) if split else numbers.c_groups,
+        )
+        if not legal or plan(a, numbers, t).problem == 0:
+            return t
+    assume(False)
