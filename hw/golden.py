@@ -94,7 +94,7 @@ def requantize(sums: np.ndarray, multiplier: np.ndarray, shift: np.ndarray, zero
     product = sums * multiplier
     quotient = product >> shift
     remainder = product - (quotient << shift)
-    half = (np.int64(1) << shift) >> 1
+    half = np.int64(1) << np.maximum(shift - 1, 0)
     up = (remainder > half) | ((remainder == half) & (quotient & 1 == 1) & (shift > 0))
     return np.clip(quotient + up + zero_point, clip_low, clip_high)
 

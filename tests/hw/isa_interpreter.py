@@ -234,6 +234,7 @@ class Machine:
         self.guard_parameter.on_read(words, clock)
         parameters = self.parameter[words]
         bias, multiplier, shift = parameters << 32 >> 32, parameters >> 32 & 0xFFFF, parameters >> 48 & 0x3F
+        need(shift.max() < 62, "this interpreter rounds in 64 bits")
         value = (sums + bias) * multiplier
         quotient = value >> shift
         twice = 2 * (value - (quotient << shift))
