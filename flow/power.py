@@ -223,11 +223,10 @@ class PowerModel:
 def sampled_mean(values: Sequence[float], *, population: int) -> tuple[float, float]:
     """Mean over a sample of instances and its standard error, for `population` instances in all.
 
-    error = s / sqrt(n) * sqrt((N - n) / (N - 1)), zero when all are sampled (simple random sampling without replacement).
+    error = s / sqrt(n) * sqrt(1 - n / N), s with n - 1 (simple random sampling without replacement; zero when all are sampled).
     """
     sample = np.asarray(values, dtype=float)
     if not 1 <= len(sample) <= population or (len(sample) == 1 < population):
         raise ToolError(f"a sample must hold 2 to {population} instances, not {len(sample)}; one instance alone says nothing about the spread")
-    if len(sample) == population:
-        return float(sample.mean()), 0.0
-    return float(sample.mean()), float(sample.std(ddof=1) / np.sqrt(len(sample)) * np.sqrt((population - len(sample)) / (population - 1)))
+    spread = sample.std(ddof=1) if len(sample) > 1 else 0.0
+    return float(sample.mean()), float(spread / np.sqrt(len(sample)) * np.sqrt(1 - len(sample) / population))

@@ -170,20 +170,27 @@ def write_liberty(path: Path, **options) -> Path:
     return path
 
 
-def map_verilog(verilog: str, top: str, liberty: Path, folder: Path) -> tuple[Path, Path]:
+def map_verilog(
+    verilog: str, top: str, liberty: Path, folder: Path, *, clock_gate: str = "ICG E:CK:GCK", tie: str = "TIE H L", adder: str = "FA A B C CO S",
+    dont_use: tuple[str, ...] = (),
+) -> tuple[Path, Path]:  # fmt: skip
     """Map Verilog text to the cells of `liberty` with Yosys; returns the netlist as JSON and as Verilog with the same names."""
     (folder / "design.v").write_text(verilog, encoding="utf-8")
+    cell, *pins = adder.split()
+    connections = ", ".join(f".{pin}({net}[i])" for pin, net in zip(pins, ("A", "B", "C", "X", "Y"), strict=True))
     (folder / "adder.v").write_text(
         '(* techmap_celltype = "$fa" *) module map_fa (A, B, C, X, Y); parameter WIDTH = 1; input [WIDTH-1:0] A, B, C; output [WIDTH-1:0] X, Y;\n'
-        "genvar i; generate for (i = 0; i < WIDTH; i = i + 1) begin : bits FA fa (.A(A[i]), .B(B[i]), .C(C[i]), .CO(X[i]), .S(Y[i])); end endgenerate\n"
+        f"genvar i; generate for (i = 0; i < WIDTH; i = i + 1) begin : bits {cell} fa ({connections}); end endgenerate\n"
         "endmodule\n",
         encoding="utf-8",
     )
+    tie_cell, high, low = tie.split()
+    avoid = " ".join(f"-dont_use {name}" for name in dont_use)
     passes = [
-        f"read_liberty -lib {liberty}", "read_verilog design.v", f"hierarchy -top {top}", "proc", "flatten", "opt", "wreduce", "clockgate -pos ICG E:CK:GCK",
-        "alumacc", "opt", "techmap", "opt", "extract_fa -fa", "techmap -map adder.v", "techmap", "opt_clean", f"dfflibmap -liberty {liberty}",
-        f"abc -liberty {liberty} -script +strash;&get,-n;&nf;&put", "hilomap -singleton -hicell TIE H -locell TIE L", "opt_clean -purge",
-        "write_json mapped.json", "write_verilog -noattr -noexpr -norename mapped.v",
+        f"read_liberty -lib {liberty}", "read_verilog design.v", f"hierarchy -top {top}", "proc", "flatten", "opt", "wreduce", f"clockgate -pos {clock_gate}",
+        "alumacc", "opt", "techmap", "opt", "extract_fa -fa", "techmap -map adder.v", "techmap", "opt_clean", f"dfflibmap {avoid} -liberty {liberty}",
+        f"abc -liberty {liberty} {avoid} -script +strash;&get,-n;&nf;&put", f"hilomap -singleton -hicell {tie_cell} {high} -locell {tie_cell} {low}",
+        "opt_clean -purge", "write_json mapped.json", "write_verilog -noattr -noexpr -norename mapped.v",
     ]  # fmt: skip
     script = f"from pyosys import libyosys as y\nd = y.Design()\nfor c in {passes!r}: y.run_pass(c, d)\n"
     run = subprocess.run([sys.executable, "-c", script], cwd=folder, capture_output=True, text=True, timeout=120)
