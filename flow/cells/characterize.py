@@ -11,9 +11,10 @@ from flow import corner as corner_module
 from flow.cache import run_step, step
 from flow.cells import combinational, fo4, measure, netlist, sequential, spice
 from flow.cells.emit import library_group
+from flow.cells.fo4 import Fo4
 from flow.cells.measure import CellData, Sweep
 from flow.cells.netlist import Cell, CellLibrary, all_cells, load_cell_library
-from flow.cells.spice import Bench
+from flow.cells.spice import Bench, EdgeShape
 from flow.corner import Corner
 from flow.liberty_text import write_library
 from hw.errors import ConfigError
@@ -39,15 +40,15 @@ def sweep_for(cell: Cell, library: CellLibrary, fo4_s: float) -> Sweep:
 
 
 @step(version=1, tools=("ngspice",), modules=(fo4, netlist, spice, corner_module))
-def measure_fo4(folder: Path, *, inverter: Cell, cards: Path, corner: Corner) -> float:
-    """FO4 delay of `inverter` at `corner`, in seconds."""
-    return fo4.fo4_s(inverter, cards, corner, folder)
+def measure_fo4(folder: Path, *, inverter: Cell, cards: Path, corner: Corner, load_f: float) -> Fo4:
+    """FO4 delay of `inverter` at `corner`, and the form of the edges in a chain of it."""
+    return fo4.measure_fo4(inverter, cards, corner, folder, load_f=load_f)
 
 
 @step(version=1, tools=("ngspice",), modules=(*_MODULES, combinational, sequential))
-def characterize_cell(folder: Path, *, cell: Cell, cards: Path, corner: Corner, sweep: Sweep) -> CellData:
+def characterize_cell(folder: Path, *, cell: Cell, cards: Path, corner: Corner, sweep: Sweep, shape: EdgeShape) -> CellData:
     """All tables of one cell at one corner; raises `ToolError` if anything cannot be measured."""
-    bench = Bench(cell=cell, cards=cards, corner=corner, folder=folder)
+    bench = Bench(cell=cell, cards=cards, corner=corner, folder=folder, shape=shape)
     kinds = {"flop": sequential.characterize_flop, "clock_gate": sequential.characterize_clock_gate}
     data = measure.check(kinds.get(cell.description.kind, combinational.characterize_combinational)(bench, sweep))
     for deck in folder.glob("*.sp"):
@@ -95,12 +96,10 @@ def characterize_library(
     with ThreadPoolExecutor(workers) as pool, tqdm(total=len(cells) * len(corners), unit="cell", disable=not sys.stderr.isatty()) as bar:
         try:
             for corner in corners:
-                fo4_s = run_step(measure_fo4, cache=store, inverter=inverter, cards=cards, corner=corner)
+                unit = run_step(measure_fo4, cache=store, inverter=inverter, cards=cards, corner=corner, load_f=4 * library.characterization.load_unit_f)
                 bar.set_description(str(corner))
-                waiting = {
-                    pool.submit(run_step, characterize_cell, cache=store, cell=cell, cards=cards, corner=corner, sweep=sweep_for(cell, library, fo4_s)): cell
-                    for cell in cells
-                }
+                common = {"cache": store, "cards": cards, "corner": corner, "shape": unit.shape}
+                waiting = {pool.submit(run_step, characterize_cell, cell=c, sweep=sweep_for(c, library, unit.delay_s), **common): c for c in cells}
                 results: dict[str, CellData] = {}
                 while waiting:
                     done, _ = wait(waiting, return_when=FIRST_COMPLETED)
@@ -113,11 +112,11 @@ def characterize_library(
                     f"{technology} at {corner.vdd_v:g} V, {corner.temperature_c:g} C, back bias {corner.back_bias_v:g} V. PREDICTIVE: own transistor cards, "
                     "not silicon-verified, not foundry data. Generated from cells.yaml with ngspice; regenerate with: make cells"
                 )
-                group = library_group(technology=technology, corner=corner, cells=cells, results=results, fo4_s=fo4_s)
+                group = library_group(technology=technology, corner=corner, cells=cells, results=results, fo4_s=unit.delay_s)
                 write_library(group, path, header)
                 written.append(path)
                 if not sys.stderr.isatty():
-                    print(f"{path.name}: {len(results)} cells, FO4 {fo4_s * 1e12:.2f} ps", file=sys.stderr, flush=True)
+                    print(f"{path.name}: {len(results)} cells, FO4 {unit.delay_s * 1e12:.2f} ps", file=sys.stderr, flush=True)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise

@@ -118,11 +118,11 @@ def edge_point(bench: Bench, sweep: Sweep, *, state: dict[str, int | None], pin:
     cell = bench.cell
     start = {name: int(state[name]) for name in cell.inputs}
     after = cell.settle({**start, pin: 1 - start[pin]}, state)
-    ramp = Ramp(start=start[pin], end=1 - start[pin], at_s=sweep.fo4_s + slew_s, slew_s=slew_s)
+    ramp = Ramp(start=start[pin], end=1 - start[pin], at_s=sweep.fo4_s + bench.shape.lead * slew_s, slew_s=slew_s)
     return Point(
         inputs={**start, pin: ramp},
         loads_f=dict.fromkeys(cell.outputs, load_f),
-        window_s=ramp.at_s + ramp.full_s / 2 + sweep.settle_s(bench, load_f),
+        window_s=ramp.at_s + bench.shape.tail * slew_s + sweep.settle_s(bench, load_f),
         expect={name: int(after[name]) for name in cell.outputs},
         edges=tuple(name for name in cell.outputs if state[name] != after[name]),
     )

@@ -7,7 +7,7 @@ from itertools import product
 import numpy as np
 
 from flow.cells.measure import Arc, CellData, Constraint, Edges, Energy, Grid, State, Sweep, condition, grid, simulate
-from flow.cells.spice import SETTLED, SLEW_LOWER, SLEW_UPPER, Bench, Measured, Point, Ramp
+from flow.cells.spice import SETTLED, Bench, Measured, Point, Ramp
 from hw.errors import ToolError
 
 # A data edge is early (or late) enough if the output comes at most this much later than with ample time ...
@@ -199,17 +199,17 @@ def _bisect(bench: Bench, sweep: Sweep, clock: str, output: str, c: _Check) -> n
     state = cell.after(c.steps)
     load_f = sweep.loads_f[sweep.middle[1]]
     slews = list(product(sweep.constraint_slews_s, repeat=2))
-    halves = np.array([(a + b) / 2 / (SLEW_UPPER - SLEW_LOWER) for a, b in slews])
+    halves = (bench.shape.lead + bench.shape.tail) * np.array([(a + b) / 2 for a, b in slews])
     too_short, enough = -(8 * fo4 + halves), 12 * fo4 + halves
     before = c.kind in ("setup", "recovery")
 
     def points(times: np.ndarray, must_settle: bool) -> list[Point]:
         made = []
         for (clock_slew, data_slew), time, reach in zip(slews, times, enough, strict=True):
-            clock_at = fo4 + reach + data_slew
+            clock_at = fo4 + reach + bench.shape.lead * max(clock_slew, data_slew)
             edge = Ramp(start=0, end=1, at_s=clock_at, slew_s=clock_slew)
             race = Ramp(start=1 - c.new, end=c.new, at_s=clock_at + (-time if before else time), slew_s=data_slew)
-            window = clock_at + reach + data_slew + sweep.settle_s(bench, load_f)
+            window = clock_at + reach + bench.shape.tail * max(clock_slew, data_slew) + sweep.settle_s(bench, load_f)
             inputs = {name: int(state[name]) for name in cell.inputs} | {clock: edge, c.pin: race}
             made.append(Point(
                 inputs=inputs, loads_f={output: load_f}, window_s=window, expect={output: c.result},

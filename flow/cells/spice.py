@@ -30,17 +30,37 @@ _ATTEMPTS = ((1, TIGHT), (3, TIGHT), (3, LOOSE), (10, LOOSE))
 
 
 @dataclass(frozen=True, kw_only=True)
+class EdgeShape:
+    """The form of input edges: the share of the swing done (`levels`, from 0 to 1) at times in units of the slew,
+    counted from half the swing, of a rising and of a falling edge."""
+
+    levels: tuple[float, ...]
+    rise: tuple[float, ...]
+    fall: tuple[float, ...]
+
+    @property
+    def lead(self) -> float:
+        """Time from the begin of an edge to half the swing, in slews."""
+        return -min(self.rise[0], self.fall[0])
+
+    @property
+    def tail(self) -> float:
+        """Time from half the swing to the end of an edge, in slews."""
+        return max(self.rise[-1], self.fall[-1])
+
+
+_HALF = 0.5 / (SLEW_UPPER - SLEW_LOWER)
+LINEAR = EdgeShape(levels=(0.0, 1.0), rise=(-_HALF, _HALF), fall=(-_HALF, _HALF))
+
+
+@dataclass(frozen=True, kw_only=True)
 class Ramp:
-    """A linear edge of an input from logic `start` to `end`, passing half the swing at `at_s`, with the slew `slew_s`."""
+    """An edge of an input from logic `start` to `end`, passing half the swing at `at_s`, with the slew `slew_s`."""
 
     start: int
     end: int
     at_s: float
     slew_s: float
-
-    @property
-    def full_s(self) -> float:
-        return self.slew_s / (SLEW_UPPER - SLEW_LOWER)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,12 +97,13 @@ class Measured:
 
 @dataclass(frozen=True, kw_only=True)
 class Bench:
-    """What to simulate and where: the cell at a corner, the file of transistor cards, a folder for the decks."""
+    """What to simulate and where: the cell at a corner, the file of transistor cards, a folder for the decks, the form of input edges."""
 
     cell: Cell
     cards: Path
     corner: Corner
     folder: Path
+    shape: EdgeShape = LINEAR
 
     def circuit(self, initial: Mapping[str, int | None], options: str) -> list[str]:
         """The deck up to its control script. `initial` fixes stored bits at time zero."""
@@ -136,8 +157,10 @@ class Bench:
         lines = []
         for name, value in point.inputs.items():
             if isinstance(value, Ramp):
-                begin, end = value.at_s - value.full_s / 2, value.at_s + value.full_s / 2
-                lines.append(f"alter @v{name.lower()}[pwl] = [ 0 {value.start * vdd:.6g} {begin:.9g} {value.start * vdd:.6g} {end:.9g} {value.end * vdd:.6g} ]")
+                times = self.shape.rise if value.end else self.shape.fall
+                volts = [vdd * (value.start + (value.end - value.start) * level) for level in self.shape.levels]
+                course = " ".join(f"{value.at_s + time * value.slew_s:.9g} {volt:.6g}" for time, volt in zip(times, volts, strict=True))
+                lines.append(f"alter @v{name.lower()}[pwl] = [ 0 {value.start * vdd:.6g} {course} ]")
             else:
                 lines.append(f"alter @v{name.lower()}[pwl] = [ 0 {value * vdd:.6g} 1p {value * vdd:.6g} ]")
         for name, load in point.loads_f.items():

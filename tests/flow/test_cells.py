@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from flow.cells.characterize import DEFAULT_CORNERS, characterize_library, liberty_name, sweep_for
-from flow.cells.fo4 import fo4_s
+from flow.cells.fo4 import measure_fo4
 from flow.cells.measure import Energy, check, edge_point, energy_j
 from flow.cells.netlist import all_cells, dual, load_cell_library, parse_network
 from flow.cells.spice import Bench, Point, Ramp
@@ -149,7 +149,7 @@ def test_fo4_and_leakage_stay_in_their_guard_bands(tmp_path):
     inverter = CELLS["INV_X1"]
 
     def fo4(where: Corner) -> float:
-        return fo4_s(inverter, CARDS, where, tmp_path) * 1e12
+        return measure_fo4(inverter, CARDS, where, tmp_path, load_f=3e-15).delay_s * 1e12
 
     def leak(where: Corner) -> float:
         bench = Bench(cell=inverter, cards=CARDS, corner=where, folder=tmp_path)
@@ -354,10 +354,10 @@ def test_committed_points_repeat_in_a_fresh_simulation(tmp_path):
     rng = random.Random(20240817)
     for vdd in rng.sample([c.vdd_v for c in DEFAULT_CORNERS], 2):
         library = committed(vdd)
-        fo4 = fo4_s(CELLS["INV_X1"], CARDS, corner(vdd), tmp_path)
+        unit = measure_fo4(CELLS["INV_X1"], CARDS, corner(vdd), tmp_path, load_f=3e-15)
         for cell in rng.sample(COMBINATIONAL, 8):
-            sweep = sweep_for(cell, LIBRARY, fo4)
-            bench = Bench(cell=cell, cards=CARDS, corner=corner(vdd), folder=tmp_path)
+            sweep = sweep_for(cell, LIBRARY, unit.delay_s)
+            bench = Bench(cell=cell, cards=CARDS, corner=corner(vdd), folder=tmp_path, shape=unit.shape)
             output, pin = rng.choice(cell.outputs), rng.choice(cell.inputs)
             arcs = [a for a in library.cells[cell.name].pins[output].timing if a.related_pins == (pin,)]
             others = [n for n in cell.inputs if n != pin]
@@ -391,7 +391,8 @@ def test_committed_flop_repeats_clock_to_output_and_its_setup_time_separates_cap
     arc = next(a for a in library.cells["DFF_X1"].pins["Q"].timing if a.related_pins == ("CK",))
     setup = next(a for a in library.cells["DFF_X1"].pins["D"].timing if a.timing_type == "setup_rising").constraint_rise_s
     assert setup.axes == ("related_slew_s", "constrained_slew_s")
-    bench = Bench(cell=cell, cards=CARDS, corner=corner(vdd), folder=tmp_path)
+    shape = measure_fo4(CELLS["INV_X1"], CARDS, corner(vdd), tmp_path, load_f=3e-15).shape
+    bench = Bench(cell=cell, cards=CARDS, corner=corner(vdd), folder=tmp_path, shape=shape)
     state = cell.after([{"CK": 0, "D": 0}, {"CK": 1}, {"CK": 0}])
     clock_slew, data_slew = setup.points[0][1], setup.points[1][1]
     slew, load = arc.delay_rise_s.points
