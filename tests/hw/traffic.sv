@@ -5,7 +5,7 @@
 //   0 read, 1 write a pattern, 2 read one place and write another, 3 copy,
 //   and broken traffic: 4 start 64 bytes before a 4 KB boundary, 5 WRAP bursts, 6 WLAST one beat early,
 //   7 change ARADDR while it waits, 8 read where the write goes.
-// Two ids: bursts take id 0 and 1 in turn. ERROR_ADDRESS and the next two words read as a checksum of each id's data and
+// Two ids: bursts take id 0 and 1 in turn, id 1 reads 1 MiB further up. ERROR_ADDRESS and the next two words read as a checksum of each id's data and
 // the number of bursts that came back out of turn.
 module accelerator #(
     parameter int W = 64
@@ -99,7 +99,7 @@ module accelerator #(
             if (reads && ar_sent < bursts && ar_room && (!m_axi_arvalid || m_axi_arready)) begin
                 m_axi_arvalid <= 1;
                 m_axi_arid <= address_high[12] ? {3'b0, ar_sent[0]} : 0;
-                m_axi_araddr <= source + 40'(ar_sent * (len + 1) * BYTES) - (mode == 4 ? 64 : 0) + (mode == 8 ? 40'h100000 : 0);
+                m_axi_araddr <= source + 40'(ar_sent * (len + 1) * BYTES) - (mode == 4 ? 64 : 0) + (mode == 8 || address_high[12] && ar_sent[0] ? 40'h100000 : 0);
                 m_axi_arlen <= len;
                 m_axi_arsize <= 3'($clog2(BYTES));
                 m_axi_arburst <= mode == 5 ? 2 : 1;
