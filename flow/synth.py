@@ -122,6 +122,7 @@ def synthesize(
 _COMMENT = re.compile(r'("(?:[^"\\\n]|\\.)*")|//[^\n]*|/\*.*?\*/', re.DOTALL)
 _MODULE = re.compile(r"(?:\(\*.*?\*\)\s*)*\bmodule\s+(\\\S+|\w+).*?\bendmodule\b", re.DOTALL)
 _WORD = re.compile(r"\\\S+|\b[A-Za-z_]\w*")
+_FUNCTION = re.compile(r"\b(function|task)\b.*?\bend\1\b", re.DOTALL)
 _PORT = re.compile(r"^\s*(?:\(\*.*?\*\)\s*)?(?:input|output|inout|parameter|localparam)\b[^;]*;", re.MULTILINE)
 
 
@@ -157,6 +158,7 @@ def module_source(verilog: Sequence[Path], module: str, black_boxes: Sequence[st
 
 def _ports_only(text: str) -> str:
     """A module with its header and declarations of ports and parameters only."""
+    text = _FUNCTION.sub("", text)
     end = text.index(";") + 1
     return "\n".join(["(* blackbox *)", text[:end], *(found[0].strip() for found in _PORT.finditer(text, end)), "endmodule"])
 
@@ -269,7 +271,8 @@ def _yosys_script(
         f"abc {libraries.replace(str(liberty[0]), 'wired.lib')} {keep_out} {keep_out_of_logic} -constr abc.constr -script abc.script",
         "setundef -zero",
         f"hilomap -singleton -hicell {high} -locell {low}",
-        # What is left of aliases then joins ports, which Verilog would spell as assignments.
+        # Wires of one bit have no aliases; those that are left join ports, which Verilog would spell as assignments.
+        "splitnets",
         "opt_clean -purge",
         f"insbuf -buf {cells.buffer} {buffer_in} {buffer_out}",
         # Generated names become short and the same in both files.
