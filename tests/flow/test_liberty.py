@@ -232,6 +232,7 @@ def test_written_library_reads_back_the_same_and_bytes_repeat(tmp_path):
     first = (tmp_path / "a.lib.gz").read_bytes()
     write_library(tree, tmp_path / "a.lib.gz", "header")
     assert (tmp_path / "a.lib.gz").read_bytes() == first
+    assert first[4:8] == bytes(4)  # no time stamp
     assert [p.name for p in tmp_path.iterdir()] == ["a.lib.gz"]
     assert read_library(tmp_path / "a.lib.gz").cells["INV"].leakage_w == pytest.approx(53e-12)
 
