@@ -115,7 +115,7 @@ def _hardware_parameters(config: AcceleratorConfig, layer: QuantizedLayer) -> np
     low, high = value_range(config.precision.weight_bits)
     if weights.min() < low or weights.max() > high:
         raise ConfigError(f"weights must be {low} to {high}, not {weights.min()} to {weights.max()} ({name})")
-    largest = int(np.abs(weights).sum(axis=1, dtype=np.int64).max()) << config.precision.activation_bits - 1
+    largest = int(np.abs(weights, dtype=np.int64).sum(axis=1).max()) << config.precision.activation_bits - 1
     if largest >= 1 << config.array.acc_bits - 1:
         raise ConfigError(f"acc_bits must be such that a sum of {largest} fits, not {config.array.acc_bits} ({name}); use more bits or smaller weights")
     activation_low, activation_high = value_range(config.precision.activation_bits)

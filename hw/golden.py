@@ -22,8 +22,8 @@ _EXACT_PRODUCT = 2**62
 class QuantizedLayer:
     """A layer's shape and its integers.
 
-    `weights` (out_channels, in_channels / groups, kernel_h, kernel_w), `bias`, `multiplier`, `shift` (out_channels,),
-    all int64. `clip_low`, `clip_high` are output values; ReLU is clip_low = output_zero_point.
+    `weights` (out_channels, in_channels / groups, kernel_h, kernel_w), any integer type; `bias`, `multiplier`, `shift`
+    (out_channels,), int64. `clip_low`, `clip_high` are output values; ReLU is clip_low = output_zero_point.
     """
 
     shape: LayerShape
@@ -138,11 +138,11 @@ def activations(
 
 
 def weights(shape: tuple[int, ...], bits: int, rng: np.random.Generator, kind: str = "typical") -> np.ndarray:
-    """Weights of `shape`, int64, symmetric (least value left out). "typical" is Laplacian with the largest of 2000 at full scale."""
+    """Weights of `shape`, int16, symmetric (least value left out). "typical" is Laplacian with the largest of 2000 at full scale."""
     _, high = value_range(bits)
     if kind == "typical":
-        return np.clip(np.rint(rng.laplace(0.0, high / np.log(2000.0), shape)), -high, high).astype(np.int64)
-    return _structured(shape, -high, high, rng, kind, 0)
+        return np.clip(np.rint(rng.laplace(0.0, high / np.log(2000.0), shape)), -high, high).astype(np.int16)
+    return _structured(shape, -high, high, rng, kind, 0).astype(np.int16)
 
 
 def _structured(shape: tuple[int, ...], low: int, high: int, rng: np.random.Generator, kind: str, zero_point: int) -> np.ndarray:

@@ -87,7 +87,7 @@ class Lowering:
         if self.fold:  # channel order: kernel column, then channel
             weights = weights.transpose(0, 3, 1, 2).reshape(s.out_channels, -1, s.kernel_h, 1)
         inputs, outputs = weights.shape[1], s.out_channels // s.groups
-        full = np.zeros((n.groups, n.k_per_group, n.c_groups * lanes, *weights.shape[2:]), dtype=np.int64)
+        full = np.zeros((n.groups, n.k_per_group, n.c_groups * lanes, *weights.shape[2:]), dtype=weights.dtype)
         for group in range(s.groups):
             target, member = divmod(group, self.merged_groups)
             first = group * inputs - self.first_plane(target) * lanes
