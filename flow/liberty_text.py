@@ -178,11 +178,12 @@ def write_library(library: Group, path: Path | str, header: str = "") -> None:
     data = library_text(library, header).encode()
     if path.suffix == ".gz":
         data = gzip.compress(data, compresslevel=9, mtime=0)
-    path.parent.mkdir(parents=True, exist_ok=True)
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         scratch.write_bytes(data)
         scratch.replace(path)
     except OSError as error:
-        scratch.unlink(missing_ok=True)
+        if path.parent.is_dir():
+            scratch.unlink(missing_ok=True)
         raise ConfigError(f"output folder must be writable, not {path.parent} ({error.strerror})") from None

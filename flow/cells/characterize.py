@@ -7,55 +7,16 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from flow import corner as corner_module
-from flow.cache import run_step, step
-from flow.cells import combinational, fo4, measure, netlist, sequential, spice
+from flow.cache import run_step
 from flow.cells.emit import library_group
-from flow.cells.fo4 import Fo4
-from flow.cells.measure import CellData, Sweep
-from flow.cells.netlist import Cell, CellLibrary, all_cells, load_cell_library
-from flow.cells.spice import Bench, EdgeShape
+from flow.cells.measure import CellData
+from flow.cells.netlist import all_cells, load_cell_library
+from flow.cells.steps import characterize_cell, measure_fo4, sweep_for
 from flow.corner import Corner
 from flow.liberty_text import write_library
 from hw.errors import ConfigError
 
 DEFAULT_CORNERS = tuple(Corner(process="tt", vdd_v=vdd_v, temperature_c=25.0, back_bias_v=0.0, sram_vdd_v=vdd_v) for vdd_v in (0.5, 0.6, 0.7, 0.8, 0.9, 1.0))
-_MODULES = (netlist, spice, measure, corner_module)
-
-
-def sweep_for(cell: Cell, library: CellLibrary, fo4_s: float) -> Sweep:
-    """The table axes of `cell` at a corner with this FO4 delay, rounded so that they read well."""
-    axes = library.characterization
-
-    def rounded(value: float) -> float:
-        return float(f"{value:.3g}")
-
-    return Sweep(
-        fo4_s=fo4_s,
-        slews_s=tuple(rounded(fo4_s * x) for x in axes.slews_fo4),
-        loads_f=tuple(rounded(axes.load_unit_f * cell.drive * x) for x in axes.loads),
-        constraint_slews_s=tuple(rounded(fo4_s * x) for x in axes.constraint_slews_fo4),
-        load_unit_f=axes.load_unit_f,
-    )
-
-
-@step(version=1, tools=("ngspice",), modules=(fo4, netlist, spice, corner_module))
-def measure_fo4(folder: Path, *, inverter: Cell, cards: Path, corner: Corner, load_f: float) -> Fo4:
-    """FO4 delay of `inverter` at `corner`, and the form of the edges in a chain of it."""
-    return fo4.measure_fo4(inverter, cards, corner, folder, load_f=load_f)
-
-
-@step(version=1, tools=("ngspice",), modules=(*_MODULES, combinational, sequential))
-def characterize_cell(folder: Path, *, cell: Cell, cards: Path, corner: Corner, sweep: Sweep, shape: EdgeShape) -> CellData:
-    """All tables of one cell at one corner; raises `ToolError` if anything cannot be measured."""
-    bench = Bench(cell=cell, cards=cards, corner=corner, folder=folder, shape=shape)
-    kinds = {"flop": sequential.characterize_flop, "clock_gate": sequential.characterize_clock_gate}
-    data = measure.check(kinds.get(cell.description.kind, combinational.characterize_combinational)(bench, sweep))
-    for deck in folder.glob("*.sp"):
-        deck.unlink()
-    for log in folder.glob("*.log"):
-        log.unlink()
-    return data
 
 
 def liberty_name(technology: str, corner: Corner) -> str:
@@ -88,10 +49,16 @@ def characterize_library(
         raise ConfigError(f"workers must be at least 1, not {workers}")
     if any(corner.process != "tt" for corner in corners):
         raise ConfigError(f"process must be tt, the only one that {cards.name} describes, not {[c.process for c in corners]}")
+    try:
+        out_dir.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"output folder must be writable, not {out_dir} ({error.strerror})") from None
     technology = tech_dir.name
     store = cache / technology
     cells = all_cells(library)
-    inverter = next(cell for cell in cells if cell.name == "INV_X1")
+    inverter = next((cell for cell in cells if cell.name == "INV_X1"), None)
+    if inverter is None:
+        raise ConfigError(f"cells must include INV_X1, the yardstick of a corner, not only {', '.join(library.cells)} ({tech_dir / 'cells.yaml'})")
     written: list[Path] = []
     with ThreadPoolExecutor(workers) as pool, tqdm(total=len(cells) * len(corners), unit="cell", disable=not sys.stderr.isatty()) as bar:
         try:

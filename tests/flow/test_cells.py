@@ -14,11 +14,12 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from flow.cells.characterize import DEFAULT_CORNERS, characterize_library, liberty_name, sweep_for
+from flow.cells.characterize import DEFAULT_CORNERS, characterize_library, liberty_name
 from flow.cells.fo4 import measure_fo4
 from flow.cells.measure import Energy, check, edge_point, energy_j
 from flow.cells.netlist import all_cells, dual, load_cell_library, parse_network
 from flow.cells.spice import Bench, Point, Ramp
+from flow.cells.steps import sweep_for
 from flow.corner import Corner
 from flow.liberty import read_library
 from flow.logic import cell_logic, evaluate
@@ -259,7 +260,7 @@ def test_broken_cards_give_one_error_with_the_deck_kept_and_no_library(tiny_tech
         characterize_library(tech_dir=tiny_tech, corners=[corner(0.8)], out_dir=tmp_path / "out", workers=1, cache=tmp_path / "cache")
     assert "\n" not in str(caught.value)
     assert list((tmp_path / "cache").rglob("*.sp"))
-    assert not (tmp_path / "out").exists()
+    assert not list((tmp_path / "out").iterdir())
 
 
 def test_wrong_requests_are_refused(tiny_tech, tmp_path, monkeypatch):
@@ -269,6 +270,9 @@ def test_wrong_requests_are_refused(tiny_tech, tmp_path, monkeypatch):
     slow = Corner(process="ss", vdd_v=0.8, temperature_c=25.0, back_bias_v=0.0, sram_vdd_v=0.8)
     with pytest.raises(ConfigError, match="process must be tt"):
         characterize_library(corners=[slow], **common)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="output folder must be writable"):
+        characterize_library(corners=[corner(0.8)], **{**common, "out_dir": tmp_path / "file" / "out"})
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ToolError, match="ngspice .* must be installed"):
         characterize_library(corners=[corner(0.8)], **common)
