@@ -15,14 +15,15 @@ from pathlib import Path
 
 import numpy as np
 
+from flow import fanout, tech
 from flow import netlist as netlist_module
-from flow import tech
 from flow.cache import DEFAULT_CACHE, run_step, step
 from flow.corner import Corner
+from flow.fanout import buffer_large_nets, net_sinks
 from flow.liberty import Library
-from flow.netlist import CONST0, CONST1, Netlist, read_netlist
+from flow.netlist import Netlist, read_netlist
 from flow.tech import CellRoles, Technology, WireModel, liberty_files, read_libraries, wire_load_group
-from flow.tools import last_lines, run_tool
+from flow.tools import ToolRun, last_lines, run_tool
 from hw.errors import ConfigError, ToolError
 
 
@@ -81,6 +82,7 @@ def synthesize(
     *,
     verilog: Sequence[Path],
     module: str,
+    clocks: Sequence[str],
     technology: Technology,
     corner: Corner,
     recipe: Recipe = RECIPES["balanced"],
@@ -92,9 +94,10 @@ def synthesize(
 ) -> SynthResult:
     """Map `module` of the `verilog` files to the cells of `technology` at `corner`.
 
-    `black_boxes` names the modules below it that are left as they are. `period_s` is the target that gates
-    are sized for, with the wires expected before placement; without it the recipe says how. Only the text of the modules that take
-    part decides the cache key, so the same block in two designs is synthesized once.
+    `clocks` names its clock ports, which are left to a clock tree. `black_boxes` names the modules below it
+    that are left as they are. `period_s` is the target that gates are sized for, with the wires expected before
+    placement; without it the recipe says how. Only the text of the modules that take part decides the cache
+    key, so the same block in two designs is synthesized once.
 
     Raises `ConfigError` for a module that is not there and `ToolError` if Yosys fails or a check does:
     undriven wires, latches, unmapped cells, unconnected inputs, combinational loops, and no flop
@@ -105,6 +108,7 @@ def synthesize(
         cache=cache,
         source=module_source(verilog, module, black_boxes),
         module=module,
+        clocks=tuple(clocks),
         black_boxes=tuple(sorted(black_boxes)),
         liberty=liberty_files(technology, corner, cache=cache),
         cells=technology.cells,
@@ -168,12 +172,13 @@ def _ports_only(text: str) -> str:
 _RUN = "import sys; from pyosys import libyosys as ys; ys.run_pass('script ' + sys.argv[1], ys.Design())"
 
 
-@step(version=1, tools=("yosys",), modules=(netlist_module, tech))
+@step(version=1, tools=("yosys",), modules=(fanout, netlist_module, tech))
 def _synthesize(
     folder: Path,
     *,
     source: str,
     module: str,
+    clocks: tuple[str, ...],
     black_boxes: tuple[str, ...],
     liberty: tuple[Path, ...],
     cells: CellRoles,
@@ -196,25 +201,50 @@ def _synthesize(
     (folder / "abc.constr").write_text(f"set_driving_cell {cells.buffer}\nset_load {load_f * 1e15:.4f}\n", encoding="utf-8")
     script = _yosys_script(module, liberty, library, cells, dont_use, recipe, clock_gating)
     (folder / "synth.ys").write_text("\n".join(script) + "\n", encoding="utf-8")
-    run = run_tool(
-        [sys.executable, "-I", "-c", _RUN, "synth.ys"],
-        cwd=folder,
-        timeout_s=timeout_s,
-        step="yosys",
-        environment={"TMPDIR": "."},
-        error_patterns=[r"^ERROR:", r"^ABC: (Error|Assertion)", r"ABC: execution of command .* failed"],
-    )
+    run = _run_yosys(folder, "synth", timeout_s)
     _check_source(module, run.output, (folder / "check.txt").read_text(encoding="utf-8"))
-    netlist = _strip_signed(folder / "mapped.v", folder / f"{module}.v")
     (folder / "wired.lib").unlink()
     for scratch in folder.glob("yosys-liberty-scl-cache-*"):
         shutil.rmtree(scratch)
-    result = _measure(folder / "netlist.json", library, module, black_boxes, cells.nand2)
+    _limit_fanout(folder, library, module, clocks, cells.buffer, recipe.max_fanout, timeout_s)
+    netlist = _strip_signed(folder / "mapped.v", folder / f"{module}.v")
+    result = _measure(folder / "netlist.json", library, module, clocks, black_boxes, cells.nand2)
     if clock_gating and result.gated_fraction == 0:
         group = _largest_enable_group(folder / "enabled.json", module)
         if group >= recipe.gated_flops_min:
-            raise ToolError(f"module {module} must have flops behind clock gates, not none, as {group} share an enable; see {folder / 'yosys.log'}")
+            raise ToolError(f"module {module} must have flops behind clock gates, not none, as {group} share an enable; see {folder / 'yosys_synth.log'}")
     return SynthResult(recipe=recipe.name, netlist=netlist, netlist_json=folder / "netlist.json", **vars(result))
+
+
+def _run_yosys(folder: Path, name: str, timeout_s: float) -> ToolRun:
+    """Run the script `<name>.ys` that lies in `folder`."""
+    return run_tool(
+        [sys.executable, "-I", "-c", _RUN, f"{name}.ys"],
+        cwd=folder,
+        timeout_s=timeout_s,
+        step=f"yosys_{name}",
+        environment={"TMPDIR": "."},
+        error_patterns=[r"^ERROR:", r"^ABC: (Error|Assertion)", r"ABC: execution of command .* failed"],
+    )
+
+
+# Generated names become short and the same in both files.
+_WRITE = ("rename -enumerate -pattern n%", "write_json netlist.json", "write_verilog -noattr -noexpr mapped.v")
+
+
+def _limit_fanout(folder: Path, library: Library, module: str, clocks: Sequence[str], buffer: str, max_fanout: int, timeout_s: float) -> None:
+    """Buffer what ABC left, and write both netlists again if there was anything."""
+    design = json.loads((folder / "netlist.json").read_text(encoding="utf-8"))
+    ports = design["modules"][module]["ports"]
+    for clock in clocks:
+        if ports.get(clock, {}).get("direction") != "input":
+            raise ConfigError(f"clock must be an input of module {module}, not {clock!r}")
+    pins = (_only_pin(library, buffer, "input"), _only_pin(library, buffer, "output"))
+    if buffer_large_nets(design["modules"][module], library, buffer=(buffer, *pins), max_fanout=max_fanout, clocks=clocks):
+        (folder / "buffered.json").write_text(json.dumps(design), encoding="utf-8")
+        (folder / "fanout.ys").write_text("\n".join(("read_json buffered.json", *_WRITE)) + "\n", encoding="utf-8")
+        _run_yosys(folder, "fanout", timeout_s)
+        (folder / "buffered.json").unlink()
 
 
 def _abc_script(recipe: Recipe, period_s: float | None) -> str:
@@ -275,10 +305,7 @@ def _yosys_script(
         "splitnets",
         "opt_clean -purge",
         f"insbuf -buf {cells.buffer} {buffer_in} {buffer_out}",
-        # Generated names become short and the same in both files.
-        "rename -enumerate -pattern n%",
-        "write_json netlist.json",
-        "write_verilog -noattr -noexpr mapped.v",
+        *_WRITE,
     ]
 
 
@@ -346,15 +373,16 @@ class _Measured:
     max_fanout: int
 
 
-def _measure(netlist_json: Path, library: Library, module: str, black_boxes: Sequence[str], nand2: str) -> _Measured:
-    _check_black_boxes(netlist_json, module, black_boxes)
+def _measure(netlist_json: Path, library: Library, module: str, clocks: Sequence[str], black_boxes: Sequence[str], nand2: str) -> _Measured:
+    modules = json.loads(netlist_json.read_text(encoding="utf-8"))["modules"]
+    _check_black_boxes(modules, module, black_boxes)
     netlist = read_netlist(netlist_json, library, top=module, black_boxes=black_boxes)
     latches = [netlist.cell_names[cell] for cell in netlist.cells_of("latch")]
     if latches:
         raise ToolError(f"module {module} must have no latches, not {', '.join(latches[:4])}")
     counts = Counter(netlist.types[kind].name for kind in netlist.cell_type)
     area_um2 = sum(library.cells[name].area_um2 * count for name, count in counts.items())
-    gated, fanout = _clocking(netlist, library)
+    gated = _gated_flops(netlist)
     return _Measured(
         module=module,
         area_um2=area_um2,
@@ -363,13 +391,12 @@ def _measure(netlist_json: Path, library: Library, module: str, black_boxes: Seq
         black_box_counts=dict(sorted(Counter(netlist.black_boxes.values()).items())),
         flops=len(gated),
         gated_fraction=float(np.mean(gated)) if len(gated) else 0.0,
-        max_fanout=fanout,
+        max_fanout=max((len(sinks) for sinks in net_sinks(modules[module], library, clocks).values()), default=0),
     )
 
 
-def _check_black_boxes(netlist_json: Path, module: str, black_boxes: Sequence[str]) -> None:
+def _check_black_boxes(modules: dict, module: str, black_boxes: Sequence[str]) -> None:
     """Raise `ToolError` for an input of a black box that is left open."""
-    modules = json.loads(netlist_json.read_text(encoding="utf-8"))["modules"]
     for instance, cell in modules[module]["cells"].items():
         if cell["type"] in black_boxes:
             for port, entry in modules[cell["type"]]["ports"].items():
@@ -377,27 +404,14 @@ def _check_black_boxes(netlist_json: Path, module: str, black_boxes: Sequence[st
                     raise ToolError(f"input {port} of {instance} must be connected, not open (module {module})")
 
 
-def _clocking(netlist: Netlist, library: Library) -> tuple[np.ndarray, int]:
-    """Whether each flop's clock comes from a clock gate, and the largest fan-out of a net that is no clock and not constant."""
-    clock_pins = {}
-    for number, kind in enumerate(netlist.types):
-        roles = [library.cells[kind.name].pins[pin].clock_gate_role for pin in kind.inputs]
-        clock_pins[number] = [roles.index("clock")] if kind.kind == "clock_gate" else list(kind.clock_inputs)
+def _gated_flops(netlist: Netlist) -> np.ndarray:
+    """Whether each flop's clock comes from a clock gate."""
     gates = set(netlist.cells_of("clock_gate").tolist())
-    gated, clocks = [], [CONST0, CONST1]
-    for kind, start in zip(netlist.cell_type.tolist(), netlist.pin_start.tolist(), strict=False):
-        nets = [int(netlist.pin_net[start + pin]) for pin in clock_pins[kind]]
-        clocks += nets
-        if netlist.types[kind].kind == "flop":
-            gated.append(any(int(netlist.driver[net]) in gates for net in nets))
-        elif not netlist.types[kind].inputs:  # a tie cell
-            clocks += netlist.pin_net[start : start + len(netlist.types[kind].outputs)].tolist()
-    fanout = np.diff(netlist.reader_start)
-    for port in netlist.ports.values():
-        if not port.is_source:
-            np.add.at(fanout, port.nets, 1)
-    fanout[clocks] = 0
-    return np.array(gated, dtype=bool), int(fanout.max(initial=0))
+    gated = []
+    for cell in netlist.cells_of("flop"):
+        clocks = netlist.types[netlist.cell_type[cell]].clock_inputs
+        gated.append(any(int(netlist.driver[netlist.pin_net[netlist.pin_start[cell] + pin]]) in gates for pin in clocks))
+    return np.array(gated, dtype=bool)
 
 
 def _largest_enable_group(path: Path, module: str) -> int:

@@ -65,8 +65,17 @@ def build(tmp_path, shared_cache):
         source = tmp_path / "design.v"
         source.write_text(text)
         technology = load_technology(write_technology(tmp_path, **(library or {})))
-        arguments = {"verilog": [source], "module": module, "technology": technology, "corner": technology.nominal_corner(), "cache": shared_cache}
-        return synthesize(**{**arguments, **options})
+        return synthesize(
+            **{
+                "verilog": [source],
+                "module": module,
+                "clocks": ["clk"] if "clk" in text else [],
+                "technology": technology,
+                "corner": technology.nominal_corner(),
+                "cache": shared_cache,
+                **options,
+            }
+        )
 
     return run
 
@@ -230,14 +239,43 @@ def test_aliases_and_constants_become_cells(build):
         assert [simulation.get(port) for port in ("x", "y", "p", "q", "one")] == [a, a, a & b, a & b, 1]
 
 
-FANOUT = "module m(input clk, input s, input [99:0] a, output reg [99:0] y); reg r; always @(posedge clk) begin r <= s; y <= a & {100{r}}; end endmodule"
+# The register r drives logic, which ABC sees; the data d goes straight to the flops of 20 gated words, which it does not.
+FANOUT = """module m(input clk, input s, input [99:0] a, input [3:0] d, input [19:0] e, output reg [99:0] y, output reg [79:0] z, output r0);
+  reg r; always @(posedge clk) begin r <= s; y <= a & {100{r}}; end assign r0 = r;
+  genvar i; generate for (i = 0; i < 20; i = i + 1) always @(posedge clk) if (e[i]) z[4*i+:4] <= d; endgenerate endmodule"""
 
 
-def test_large_fanouts_are_buffered(build):
-    result = build(FANOUT, "m", recipe=replace(RECIPES["area"], max_fanout=8))
-    cells = json.loads(result.netlist_json.read_text())["modules"]["m"]["cells"].values()
-    sinks = Counter(bits[0] for cell in cells for pin, bits in cell["connections"].items() if pin in ("A", "B", "C", "D"))
-    assert max(sinks.values()) == result.max_fanout <= 8
+@pytest.mark.parametrize("limit", [4, 16])
+def test_no_net_but_a_clock_has_more_sinks_than_allowed(build, limit):
+    result = build(FANOUT, "m", recipe=replace(RECIPES["area"], max_fanout=limit))
+    module = json.loads(result.netlist_json.read_text())["modules"]["m"]
+    pins = [(pin, bits[0]) for cell in module["cells"].values() for pin, bits in cell["connections"].items() if pin not in ("Y", "Q", "GCK")]
+    sinks = Counter(net for pin, net in pins if pin != "CK") + Counter(bit for port in ("y", "z", "r0") for bit in module["ports"][port]["bits"])
+    assert 2 <= max(sinks.values()) == result.max_fanout <= limit
+    clock = module["ports"]["clk"]["bits"][0]
+    assert sum(net == clock for pin, net in pins if pin == "CK") == 101 + 20 and result.flops == 181
+    simulation, rng = Simulation(result), random.Random(4)
+    words: list[int | None] = [None] * 20
+    for cycle in range(12):
+        inputs = {"clk": 0, "s": rng.getrandbits(1), "a": rng.getrandbits(100), "d": rng.getrandbits(4), "e": rng.getrandbits(20)}
+        simulation.set(**inputs)
+        r = simulation.get("r0")
+        simulation.rise()
+        simulation.set(**inputs)
+        assert simulation.get("y") == inputs["a"] * r and simulation.get("r0") == inputs["s"]
+        words = [inputs["d"] if inputs["e"] >> i & 1 else word for i, word in enumerate(words)]
+        z = simulation.get("z")
+        assert all(word is None or z >> 4 * i & 15 == word for i, word in enumerate(words)), cycle
+
+
+def test_a_clock_of_black_boxes_is_not_buffered(build):
+    text = "module b(input c, input d, output q); endmodule module m(input clk, input x, output [39:0] q);"
+    text += " ".join(f"b b{i}(.c(clk), .d(x), .q(q[{i}]));" for i in range(40)) + " endmodule"
+    result = build(text, "m", black_boxes=["b"])
+    assert result.cell_counts == {"BUF": 3} and result.max_fanout <= 16
+    assert build(text, "m", black_boxes=["b"], clocks=[]).cell_counts == {"BUF": 6}
+    with pytest.raises(ConfigError, match="clock must be an input of module m, not 'clock'"):
+        build(text, "m", black_boxes=["b"], clocks=["clock"])
 
 
 def test_cells_that_must_not_be_used_are_not(build):
@@ -295,8 +333,8 @@ REFUSED = {
         {},
         "must have flops behind clock gates, not none, as 8 share an enable",
     ),
-    "a hang": (MAC.replace("mac", "m"), {"timeout_s": 0.05}, r"yosys: python\S* must finish within 0.05 s"),
-    "broken Verilog": ("module m(input a, output y); assign y = ; endmodule", {}, "yosys: .* must exit with 0, not 1.*syntax error"),
+    "a hang": (MAC.replace("mac", "m"), {"timeout_s": 0.05}, r"yosys_synth: python\S* must finish within 0.05 s"),
+    "broken Verilog": ("module m(input a, output y); assign y = ; endmodule", {}, "yosys_synth: .* must exit with 0, not 1.*syntax error"),
 }
 
 
@@ -362,7 +400,13 @@ def test_a_multiply_accumulate_maps_compactly_to_sky130(tmp_path):
     (tmp_path / "mac.v").write_text(MAC)
     technology = load_technology(tmp_path / "sky130.yaml")
     result = synthesize(
-        verilog=[tmp_path / "mac.v"], module="mac", technology=technology, corner=technology.nominal_corner(), recipe=RECIPES["area"], cache=tmp_path / "cache"
+        verilog=[tmp_path / "mac.v"],
+        module="mac",
+        clocks=["clk"],
+        technology=technology,
+        corner=technology.nominal_corner(),
+        recipe=RECIPES["area"],
+        cache=tmp_path / "cache",
     )
     assert result.gated_fraction == 1.0 and result.flops == 96
     assert 2000 < result.area_nand2 < 3000
