@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 from small_library import GATES, write_technology
 
-from flow.synth import RECIPES, SynthResult, module_source, synthesize
+from flow.synth import RECIPES, SynthResult, synthesize
 from flow.tech import load_technology
+from flow.verilog import module_source
 from hw.errors import ConfigError, ToolError
 
 PDK = Path(__file__).parents[3] / "shared" / "pdk"
