@@ -10,6 +10,8 @@ from pathlib import Path
 SLEWS_NS = (0.01, 0.04, 0.16, 0.64)
 LOADS_PF = (0.0005, 0.002, 0.01, 0.05)
 VDD_V = 0.9
+# Capacitance of an input against a rising and a falling edge, as multiples of its mean.
+RISE_CAP, FALL_CAP = 1.05, 0.95
 
 # name: (inputs, {output: function}, input capacitance pF)
 GATES = {
@@ -59,7 +61,7 @@ class _Units:
         ]
 
     def axis(self, values, scale: float) -> str:
-        return '"' + ", ".join(f"{v * scale:.9g}" for v in values) + '"'
+        return '"' + ", ".join(f"{v * scale:.15g}" for v in values) + '"'
 
     def table(self, kind: str, template: str, value, scale: float) -> str:
         if template == "slew":
@@ -101,13 +103,15 @@ def _input(u: _Units, cell: str, pin: str, cap_pf: float, extra: str = "", power
         + u.table("fall_power", "slew", lambda s, _, w=w: pin_energy_pj(cell, pin, False, s, w), u.energy) + "}"
         for w in whens
     )
-    return f"pin ({pin}) {{ direction : input; capacitance : {cap_pf * u.cap:.9g}; {extra} {groups if power else ''} }}\n"
+    cap, rise, fall = (f"{cap_pf * k * u.cap:.15g}" for k in (1.0, RISE_CAP, FALL_CAP))
+    caps = f"capacitance : {cap}; rise_capacitance : {rise}; fall_capacitance : {fall};"
+    return f"pin ({pin}) {{ direction : input; {caps} {extra} {groups if power else ''} }}\n"
 
 
 def _leakage(u: _Units, cell: str, states: list[str]) -> str:
-    each = "".join(f'leakage_power () {{ value : {leakage_nw(cell, s) * u.power:.9g}; when : "{s}"; }}\n' for s in states)
+    each = "".join(f'leakage_power () {{ value : {leakage_nw(cell, s) * u.power:.15g}; when : "{s}"; }}\n' for s in states)
     mean = sum(leakage_nw(cell, s) for s in states) / len(states)
-    return f"cell_leakage_power : {mean * u.power:.9g};\n{each}"
+    return f"cell_leakage_power : {mean * u.power:.15g};\n{each}"
 
 
 def liberty_text(*, pico: bool = False, vdd_v: float = VDD_V) -> str:
@@ -123,7 +127,7 @@ def liberty_text(*, pico: bool = False, vdd_v: float = VDD_V) -> str:
                 _arcs(u, name, p, "combinational", unate, tuple(f"{n}{o}" for o in names if o != p for n in ("", "!")) if name == "XOR2" else ("",))
                 for p in names
             )
-            body += f'pin ({output}) {{ direction : output; function : "{function}"; max_capacitance : {0.05 * u.cap:.9g};\n{arcs} }}\n'
+            body += f'pin ({output}) {{ direction : output; function : "{function}"; max_capacitance : {0.05 * u.cap:.15g};\n{arcs} }}\n'
         cells.append(f"cell ({name}) {{ {body} }}\n")
     zero = 'rise_constraint (scalar) { values ("0"); } fall_constraint (scalar) { values ("0"); }'
     setup = "".join(f"timing () {{ related_pin : CK; timing_type : {t}_rising; {zero} }}\n" for t in ("setup", "hold"))

@@ -23,6 +23,12 @@ from flow.replay import Recording, Replayer, to_bits
 from flow.tools import run_tool
 from hw.errors import ToolError
 
+
+def near(value, rel: float = 1e-9):
+    """Equal within `rel` alone: pytest's own absolute tolerance of 1e-12 is larger than any energy here."""
+    return pytest.approx(value, rel=rel, abs=0)
+
+
 PDK = Path(__file__).resolve().parents[2].parent / "shared" / "pdk"
 NS, PF, PJ, NW = 1e-9, 1e-12, 1e-12, 1e-9
 V = gates.VDD_V
@@ -107,11 +113,12 @@ def test_energy_and_leakage_of_four_cells_by_hand(chain, chain_profile, library)
     wire, out = 0.0007, 0.004
     load = {"a": cap["INV"] + wire, "n": cap["XOR2"] + wire, "b": cap["XOR2"] + wire, "x": cap["D"] + wire, "clk": cap["CK"] + wire,
             "q": cap["BUF"] + wire + out, "y": wire + out}  # fmt: skip
-    load = {net: c * PF for net, c in load.items()}
+    pins = {"a": cap["INV"], "n": cap["XOR2"], "b": cap["XOR2"], "x": cap["D"], "clk": cap["CK"], "q": cap["BUF"], "y": 0.0}
+    load = {(net, e): (c + pins[net] * (gates.RISE_CAP if e else gates.FALL_CAP) - pins[net]) * PF for net, c in load.items() for e in (0, 1)}
     slew = {(net, e): 0.03 * NS for net in ("a", "b") for e in (0, 1)} | {("clk", e): 0.05 * NS for e in (0, 1)}
 
     def transition(cell, pin, rise, in_slew, net):
-        return interpolated(lambda s, c: gates.transition_ns(cell, pin, bool(rise), s, c), in_slew, load[net]) * NS
+        return interpolated(lambda s, c: gates.transition_ns(cell, pin, bool(rise), s, c), in_slew, load[net, rise]) * NS
 
     for e in (0, 1):
         slew["n", e] = transition("INV", "A", e, slew["a", 1 - e], "n")
@@ -122,7 +129,7 @@ def test_energy_and_leakage_of_four_cells_by_hand(chain, chain_profile, library)
         slew["y", e] = transition("BUF", "A", e, slew["q", e], "y")
 
     def energy(cell, pin, rise, in_slew, net, when=""):
-        return interpolated(lambda s, c: gates.energy_pj(cell, pin, bool(rise), s, c, when), in_slew, load[net]) * PJ
+        return interpolated(lambda s, c: gates.energy_pj(cell, pin, bool(rise), s, c, when), in_slew, load[net, rise]) * PJ
 
     def pin_energy(cell, pin, rise, in_slew, when=""):
         return interpolated(lambda s, c: gates.pin_energy_pj(cell, pin, bool(rise), s, when), in_slew, gates.LOADS_PF[0] * PF) * PJ
@@ -135,9 +142,9 @@ def test_energy_and_leakage_of_four_cells_by_hand(chain, chain_profile, library)
     for t in range(1, 8):
         # The rising edge sees last cycle's data; then the data move; the falling edge sees this cycle's.
         clock += pin_energy("DFF", "CK", 1, slew["clk", 1], "D" if x[t - 1] else "!D") + pin_energy("DFF", "CK", 0, slew["clk", 0], "D" if x[t] else "!D")
-        clock_switching += 2 * 0.5 * load["clk"] * V * V
+        clock_switching += 2 * 0.5 * load["clk", 1] * V * V
         for net, values in (("a", a), ("b", b), ("n", [1 - v for v in a]), ("x", x), ("q", q), ("y", q)):
-            switching += 0.5 * load[net] * V * V * (values[t] != values[t - 1])
+            switching += 0.5 * load[net, 1] * V * V * (values[t] != values[t - 1])
         if a[t] != a[t - 1]:
             internal += energy("INV", "A", 1 - a[t], slew["a", a[t]], "n")
         if x[t] != x[t - 1]:
@@ -154,11 +161,11 @@ def test_energy_and_leakage_of_four_cells_by_hand(chain, chain_profile, library)
                       "DFF": f"{'' if high else '!'}CK&{'' if x[t] else '!'}D"}  # fmt: skip
             leakage += sum(gates.leakage_nw(cell, state) for cell, state in states.items()) * NW / 2
     assert any(a[t] != a[t - 1] and b[t] != b[t - 1] and x[t] == x[t - 1] for t in range(1, 8)), "the window must hold a move that cancels"
-    assert result.internal_per_cycle_j == pytest.approx(internal / 7, rel=1e-12)
-    assert result.switching_per_cycle_j == pytest.approx(switching / 7, rel=1e-12)
-    assert result.clock_internal_per_cycle_j == pytest.approx(clock / 7, rel=1e-12)
-    assert result.clock_switching_per_cycle_j == pytest.approx(clock_switching / 7, rel=1e-12)
-    assert result.leakage_w == pytest.approx(leakage / 7, rel=1e-12)
+    assert result.internal_per_cycle_j == near(internal / 7, 1e-12)
+    assert result.switching_per_cycle_j == near(switching / 7, 1e-12)
+    assert result.clock_internal_per_cycle_j == near(clock / 7, 1e-12)
+    assert result.clock_switching_per_cycle_j == near(clock_switching / 7, 1e-12)
+    assert result.leakage_w == near(leakage / 7, 1e-12)
     assert (result.extrapolated_fraction, result.slew_extrapolated_fraction, result.uncovered_fraction) == (0.0, 0.0, 0.0)
 
 
@@ -167,31 +174,31 @@ def test_energy_and_leakage_of_four_cells_by_hand(chain, chain_profile, library)
 
 def test_groups_and_classes_add_up(mac, mac_profile, library):
     result = PowerModel(mac, library, **CONDITIONS).evaluate(mac_profile)
-    assert sum(result.internal_by_class_j.values()) == pytest.approx(result.internal_per_cycle_j + result.clock_internal_per_cycle_j)
-    assert sum(result.switching_by_net_j.values()) == pytest.approx(result.switching_per_cycle_j + result.clock_switching_per_cycle_j)
-    assert sum(result.leakage_by_class_w.values()) == pytest.approx(result.leakage_w)
+    assert sum(result.internal_by_class_j.values()) == near(result.internal_per_cycle_j + result.clock_internal_per_cycle_j)
+    assert sum(result.switching_by_net_j.values()) == near(result.switching_per_cycle_j + result.clock_switching_per_cycle_j)
+    assert sum(result.leakage_by_class_w.values()) == near(result.leakage_w)
     parts = (result.internal_per_cycle_j, result.switching_per_cycle_j, result.clock_internal_per_cycle_j, result.clock_switching_per_cycle_j)
-    assert all(part > 0 for part in parts) and result.energy_per_cycle_j == pytest.approx(sum(parts))
+    assert all(part > 0 for part in parts) and result.energy_per_cycle_j == near(sum(parts))
     assert result.internal_by_class_j["clock_gate"] > 0 and result.leakage_by_class_w["flop"] > 0
 
 
 def test_dynamic_power_halves_with_the_frequency_and_leakage_stays(mac, mac_profile, library):
     result = PowerModel(mac, library, **CONDITIONS).evaluate(mac_profile)
     fast, slow = result.power_w(2e8), result.power_w(1e8)
-    assert fast - result.leakage_w == pytest.approx(2 * (slow - result.leakage_w)) and result.power_w(0.0) == result.leakage_w
+    assert fast - result.leakage_w == near(2 * (slow - result.leakage_w)) and result.power_w(0.0) == result.leakage_w
 
 
 def test_units_of_the_library_do_not_matter(mac, mac_profile, library, tmp_path):
     other = read_library(gates.write_liberty(tmp_path / "pico.lib", pico=True))
     one, two = (PowerModel(mac, lib, **CONDITIONS).evaluate(mac_profile) for lib in (library, other))
     for name in ("internal_per_cycle_j", "switching_per_cycle_j", "clock_internal_per_cycle_j", "clock_switching_per_cycle_j", "leakage_w"):
-        assert getattr(one, name) == pytest.approx(getattr(two, name), rel=1e-6), name
+        assert getattr(one, name) == near(getattr(two, name), 1e-6), name
 
 
 def test_switching_goes_with_the_square_of_the_voltage(mac, mac_profile, library, tmp_path):
     half = read_library(gates.write_liberty(tmp_path / "half.lib", vdd_v=V / 2))
     one, two = (PowerModel(mac, lib, **CONDITIONS).evaluate(mac_profile) for lib in (library, half))
-    assert one.switching_per_cycle_j == pytest.approx(4 * two.switching_per_cycle_j) and two.vdd_v == V / 2
+    assert one.switching_per_cycle_j == near(4 * two.switching_per_cycle_j) and two.vdd_v == V / 2
 
 
 def test_energy_of_a_window_is_that_of_its_phases(mac, library):
@@ -207,7 +214,7 @@ def test_energy_of_a_window_is_that_of_its_phases(mac, library):
     model, replayer = PowerModel(mac, library, **CONDITIONS), Replayer(mac, clocks=("clk",))
     whole = model.evaluate(replayer.replay(window)["all"])
     parts = [model.evaluate(p) for p in replayer.replay(replace(window, phases={"busy": en > 0, "idle": en == 0})).values()]
-    assert sum(p.energy_per_cycle_j * p.cycles for p in parts) == pytest.approx(whole.energy_per_cycle_j * whole.cycles)
+    assert sum(p.energy_per_cycle_j * p.cycles for p in parts) == near(whole.energy_per_cycle_j * whole.cycles)
     busy, idle = parts
     assert idle.clock_per_cycle_j < busy.clock_per_cycle_j and idle.switching_per_cycle_j < busy.switching_per_cycle_j
 
@@ -217,7 +224,7 @@ def test_wire_capacitance_may_be_a_number_an_array_or_a_function(mac, library):
     models = [PowerModel(mac, library, **conditions, wire_cap_f=w) for w in (1e-15, np.full(mac.nets, 1e-15), lambda n: np.full(n.nets, 1e-15))]
     assert all(np.array_equal(m.load_f, models[0].load_f) for m in models)
     bare = PowerModel(mac, library, **conditions)
-    assert (models[0].load_f - bare.load_f)[2:] == pytest.approx(1e-15)
+    assert (models[0].load_f - bare.load_f)[2:] == near(1e-15)
     for bad in (-1e-15, np.zeros(3)):
         with pytest.raises(ToolError, match="wire_cap_f must be a number or an array"):
             PowerModel(mac, library, **conditions, wire_cap_f=bad)
@@ -377,12 +384,13 @@ def check_against_opensta(netlist, library, report: str, *, wire_cap_f: float = 
         expected = (moves * model.net_j[outputs]).sum() * 1e8
         switching += (expected, power[cell][1])
         leakage += (uniform, power[cell][2])
-        assert expected == pytest.approx(power[cell][1], rel=0.01, abs=1e-12), (cell, logic.name)
-        assert uniform == pytest.approx(power[cell][2], rel=0.01), (cell, logic.name)
+        assert expected == near(power[cell][1], 0.01), (cell, logic.name)
+        # OpenSTA takes the cell's general figure; over the states of a clock gate, which are not all possible, the mean differs.
+        assert uniform == near(power[cell][2], 0.05 if logic.kind == "clock_gate" else 0.01), (cell, logic.name)
         for output, net in zip(logic.outputs, outputs, strict=True):
             assert model.slew_s[net] / NS == pytest.approx(slews[cell, output], rel=1e-3, abs=1e-6), (cell, logic.name, output)
             compared += 1
-    assert switching[0] == pytest.approx(switching[1], rel=0.01) and leakage[0] == pytest.approx(leakage[1], rel=0.01) and compared > 50
+    assert switching[0] == near(switching[1], 0.01) and leakage[0] == near(leakage[1], 0.01) and compared > 50
 
 
 needs_sta = pytest.mark.skipif(shutil.which("sta") is None, reason="OpenSTA is not installed (apt-get install opensta)")
