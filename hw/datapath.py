@@ -143,10 +143,10 @@ class Datapath(wiring.Component):
                     one.read_en.eq(self.out_read_en & (self.out_read_bank == row)), one.read_addr.eq(self.out_read_addr),
                 ]  # fmt: skip
             out_read.append(Cat(one.read_data for one in parts))
-        read_bank = register(4, "read_bank")
+        read_bank = register(array.rows, "read_bank")
         with m.If(self.out_read_en):
-            m.d.sync += read_bank.eq(self.out_read_bank)
-        m.d.comb += self.out_read_data.eq(select_one(one_hot(read_bank, array.rows), out_read))
+            m.d.sync += read_bank.eq(one_hot(self.out_read_bank, array.rows))
+        m.d.comb += self.out_read_data.eq(select_one(read_bank, out_read))
 
         words_written = sum(one.write_en for one in outputs)
         events = {

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from amaranth.hdl import Module, Mux, Value
+from amaranth.hdl import Module, Mux, Signal, Value
 from amaranth.lib.wiring import In, Out
 
 from hw.shared import Shared, register
@@ -17,8 +17,8 @@ def reduce_balanced(values: Sequence[Value], combine: Callable[[Value, Value], V
     return values[0]
 
 
-def select_one(select: Value, values: Sequence[Value]) -> Value:
-    """The one of `values` (equally wide) whose bit of `select` is set; 0 if none is."""
+def select_one(select: Signal, values: Sequence[Value]) -> Value:
+    """The one of `values` (equally wide) whose bit of `select` is set; 0 if none is. (An expression as `select` would be emitted once a bit.)"""
     return reduce_balanced([value & bit.replicate(len(value)) for bit, value in zip(select, values, strict=True)], lambda a, b: a | b)
 
 
@@ -58,12 +58,15 @@ class Pe(Shared):
 
         selects, writes = (self.select_0, self.select_1), (self.write_0, self.write_1)
         accumulators = [[register(self.acc_bits, f"acc_{bank}_{i}") for i in range(self.acc_depth)] for bank in range(2)]
-        selected = [select_one(select, bank) for select, bank in zip(selects, accumulators, strict=True)]
+        selected = [Signal(self.acc_bits, name=f"selected_{bank}") for bank in range(2)]
+        m.d.comb += [target.eq(select_one(select, bank)) for target, select, bank in zip(selected, selects, accumulators, strict=True)]
         previous = Mux(self.first, 0, Mux(self.bank, selected[1], selected[0])).as_signed()
+        result = Signal(self.acc_bits)
+        m.d.comb += result.eq(previous + dot)
         for bank, select, write in zip(accumulators, selects, writes, strict=True):
             for accumulator, chosen in zip(bank, select, strict=True):
                 with m.If(chosen & write):
-                    m.d.sync += accumulator.eq(previous + dot)
+                    m.d.sync += accumulator.eq(result)
         m.d.comb += self.sum.eq(Mux(self.drain_bank, selected[1], selected[0]))
         return m
 

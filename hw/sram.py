@@ -53,15 +53,14 @@ class Sram(Shared):
         """The behavioural module for simulation, and (read with `-lib`) the black box for synthesis."""
         high = (self.words - 1).bit_length() - 1
         return f"""\
-module {self.module_name} (
-  input wire clk,
-  input wire read_en,
-  input wire [{high}:0] read_addr,
-  output reg [{self.bits - 1}:0] read_data,
-  input wire write_en,
-  input wire [{high}:0] write_addr,
-  input wire [{self.bits - 1}:0] write_data
-);
+module {self.module_name}(clk, read_en, read_addr, read_data, write_en, write_addr, write_data);
+  input clk;
+  input read_en;
+  input [{high}:0] read_addr;
+  output reg [{self.bits - 1}:0] read_data;
+  input write_en;
+  input [{high}:0] write_addr;
+  input [{self.bits - 1}:0] write_data;
   reg [{self.bits - 1}:0] memory [0:{self.words - 1}];
   always @(posedge clk) begin
     if (read_en) read_data <= (write_en && write_addr == read_addr) ? ~memory[read_addr] : memory[read_addr];
