@@ -171,7 +171,8 @@ class Sequencer(Shared):
         index_bits = 32 - (INSTRUCTION_BYTES.bit_length() - 1)
         self._engines = {engine: _EngineState(engine, index_bits) for engine in Engine}
         self._tokens = {pair: Signal(TOKEN_LIMIT.bit_length(), name=f"tokens_{pair[0].name}_{pair[1].name}".lower()) for pair in TOKEN_PAIRS}
-        self._slots = Array([data.View(_SLOT, register(_SLOT.size, f"slot_{i}")) for i in range(WINDOW)])
+        self._slots = Array([register(_SLOT.size, f"slot_{i}") for i in range(WINDOW)])
+        """What each instruction of the buffer is, as `_SLOT`."""
         self._total = register(index_bits, "total")
         self._requested, self._received = Signal(index_bits), Signal(index_bits)
         """Instructions asked for, and in the buffer, since the start."""
@@ -221,13 +222,16 @@ class Sequencer(Shared):
         take = self.beat_valid & self.beat_program
         complete = take & (part == parts - 1)
         word = Cat(*earlier, self.beat_data)
-        slot = self._slots[self._received[: (WINDOW - 1).bit_length()]]
+        slot = data.View(_SLOT, Signal(_SLOT.size, name="arrived"))
         header = fields(word, Opcode.END)
         m.d.comb += [
             self.beat_ready.eq(self.beat_program),
             self._buffer.write_en.eq(complete),
             self._buffer.write_addr.eq(self._received),
             self._buffer.write_data.eq(word),
+            slot.kind.eq(Mux(bad | self.beat_error, Kind.UNREADABLE, decode_kind(word, self.config.array.rows))),
+            slot.waits.eq(Cat(header.wait_load, header.wait_compute, header.wait_store)),
+            slot.signals.eq(Cat(header.signal_load, header.signal_compute, header.signal_store)),
         ]
         with m.If(take):
             m.d.sync += [part.eq(Mux(complete, 0, part + 1)), bad.eq(~complete & (bad | self.beat_error))]
@@ -235,12 +239,7 @@ class Sequencer(Shared):
                 with m.If(~complete):
                     m.d.sync += earlier[part].eq(self.beat_data)
         with m.If(complete):
-            m.d.sync += [
-                slot.kind.eq(Mux(bad | self.beat_error, Kind.UNREADABLE, decode_kind(word, self.config.array.rows))),
-                slot.waits.eq(Cat(header.wait_load, header.wait_compute, header.wait_store)),
-                slot.signals.eq(Cat(header.signal_load, header.signal_compute, header.signal_store)),
-                self._received.eq(self._received + 1),
-            ]
+            m.d.sync += [self._slots[self._received[: (WINDOW - 1).bit_length()]].eq(slot.as_value()), self._received.eq(self._received + 1)]
         with m.If(~self.busy):
             m.d.sync += [self._received.eq(0), part.eq(0), bad.eq(0)]
 
@@ -249,7 +248,7 @@ class Sequencer(Shared):
         state = self._engines[engine]
         with m.If(~state.seen):
             with m.If(self._distance(self._received, state) != 0):
-                m.d.sync += [state.seen.eq(1), state.slot.eq(self._slots[state.pointer[:-1]])]
+                m.d.sync += [state.seen.eq(1), state.slot.as_value().eq(self._slots[state.pointer[:-1]])]
         with m.Elif((state.slot.kind < Kind.END) & (state.slot.kind != engine) | self._pass_barrier):
             m.d.sync += [state.seen.eq(0), state.pointer.eq(state.pointer + 1)]
         with m.If(~self.busy):
