@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import least_squares, nnls
+from scipy.optimize import OptimizeResult, least_squares, nnls
 from scipy.stats import t as student_t
 
 from fit.laws import VoltageLaw
@@ -23,6 +23,8 @@ MODEL_ERROR_FLOOR = 0.01
 """Standard deviation (of the logarithm) that a law is never expected to beat: keeps precise rows from ruling the fit."""
 NEGLIGIBLE_SHARE = 1e-3
 """A term that makes up less than this of every prediction sits on its bound of 0."""
+MOST_FOLDS = 10
+"""Fits without some of the groups, at most."""
 _INDEPENDENT = 1e-5
 """Least part of a normalized term that must be independent of the terms before it."""
 _NORMAL_90 = 1.6448536269514722
@@ -69,8 +71,11 @@ class Estimate:
         return terms @ self.coefficients * self.law.relative(vdd_v, self.reference_vdd_v, self.temperature_c, self.voltage_values)
 
 
-def estimate(samples: Samples, law: VoltageLaw, reference_vdd_v: float, temperature_c: float) -> Estimate:
-    """Fit without standard errors (see `estimate_with_errors`); raises `ModelError` if it does not converge."""
+def estimate(samples: Samples, law: VoltageLaw, reference_vdd_v: float, temperature_c: float, near: "Estimate | None" = None) -> Estimate:
+    """Fit without standard errors (see `estimate_with_errors`); raises `ModelError` if it does not converge.
+
+    `near` is a fit to start from, of nearly the same rows: it saves time and does not change the solution.
+    """
     kept = _independent_terms(samples)
     voltages = np.unique(samples.vdd_v)
     fitted = min(len(law.parameters), len(voltages) - 1)
@@ -97,16 +102,23 @@ def estimate(samples: Samples, law: VoltageLaw, reference_vdd_v: float, temperat
             by_voltage[:, j] = (np.log(relative(x[len(kept) :] + step)) - np.log(relative(x[len(kept) :] - step))) / 2e-6
         return weight[:, None] * np.hstack([by_coefficient, by_voltage])
 
-    shape = relative(values[:fitted])
-    first = nnls(columns * (shape / samples.value * weight)[:, None], weight)[0]
-    start = np.concatenate([np.maximum(first, 1e-3), np.clip(values[:fitted], low[:fitted] + 1e-3, high[:fitted] - 1e-3)])
     bounds = (np.concatenate([np.zeros(len(kept)), low[:fitted]]), np.concatenate([np.full(len(kept), np.inf), high[:fitted]]))
-    solution = least_squares(residual, start, jac=jacobian, bounds=bounds, x_scale="jac", max_nfev=200)
+
+    def solve(start, **options):
+        return least_squares(residual, start, jac=jacobian, bounds=bounds, x_scale="jac", method="dogbox", max_nfev=400, **options)
+
+    if near is None:
+        first = nnls(columns * (relative(values[:fitted]) / samples.value * weight)[:, None], weight)[0]
+        start = np.concatenate([np.maximum(first, 1e-3), np.clip(values[:fitted], low[:fitted] + 1e-3, high[:fitted] - 1e-3)])
+        solution = solve(start)
+    else:
+        start = np.concatenate([np.maximum(near.coefficients[kept] / scale, 1e-6), np.clip(near.voltage_values[:fitted], low[:fitted], high[:fitted])])
+        solution = OptimizeResult(x=start, fun=residual(start), status=1)
     # The residual up to which a row counts in full comes from the solution before; it settles as the pull of outliers fades.
-    spread, before = 1.4826 * np.median(np.abs(solution.fun)), np.inf
-    while 1e-4 < spread < 0.7 * before:
-        solution = least_squares(residual, solution.x, jac=jacobian, bounds=bounds, x_scale="jac", loss="soft_l1", f_scale=spread, max_nfev=400)
-        spread, before = 1.4826 * np.median(np.abs(solution.fun)), spread
+    spread, before = max(1.4826 * np.median(np.abs(solution.fun)), 1e-4), np.inf
+    while spread < 0.7 * before:
+        solution = solve(solution.x, loss="soft_l1", f_scale=spread)
+        spread, before = max(1.4826 * np.median(np.abs(solution.fun)), 1e-4), spread
     if solution.status <= 0 or not np.all(np.isfinite(solution.x)):
         raise ModelError(f"fit of the {law.name} law must converge, not stop with: {solution.message}; look at the table's rows")
 
@@ -118,9 +130,9 @@ def estimate(samples: Samples, law: VoltageLaw, reference_vdd_v: float, temperat
         coefficients[k] = x[position] * scale[position]
         status[k] = "fitted" if x[position] > 0 else "at_bound"
     values[:fitted] = x[len(kept) :]
-    near = 1e-3 * (high - low)
+    edge = 1e-3 * (high - low)
     voltage_status = tuple(
-        "assumed" if j >= fitted else "at_bound" if not low[j] + near[j] < values[j] < high[j] - near[j] else "fitted" for j in range(len(values))
+        "assumed" if j >= fitted else "at_bound" if not low[j] + edge[j] < values[j] < high[j] - edge[j] else "fitted" for j in range(len(values))
     )
     freedom = max(1, len(log_value) - np.count_nonzero(x))
     residual_log_sd = float(np.sqrt(np.sum((solution.fun / weight) ** 2) / freedom))
@@ -131,13 +143,19 @@ def estimate(samples: Samples, law: VoltageLaw, reference_vdd_v: float, temperat
     )  # fmt: skip
 
 
-def leave_out(samples: Samples, groups: NDArray, law: VoltageLaw, reference_vdd_v: float, temperature_c: float) -> tuple[NDArray, list[Estimate]]:
-    """Relative errors [rows] of each row predicted by a fit without its group, and those fits; no fits if there is one group only."""
+def leave_out(
+    samples: Samples, groups: NDArray, law: VoltageLaw, reference_vdd_v: float, temperature_c: float, near: Estimate | None = None
+) -> tuple[NDArray, list[Estimate]]:
+    """Relative errors [rows] of each row predicted by a fit without its group, and those fits; no fits if there is one group only.
+
+    More than `MOST_FOLDS` groups are left out several at a time.
+    """
     errors, fits = np.full(len(samples.value), np.nan), []
-    names = np.unique(groups)
-    for name in names if len(names) > 1 else ():
-        out = groups == name
-        fits.append(estimate(samples.take(~out), law, reference_vdd_v, temperature_c))
+    names, number = np.unique(groups, return_inverse=True)
+    number = number % MOST_FOLDS
+    for fold in np.unique(number) if len(names) > 1 else ():
+        out = number == fold
+        fits.append(estimate(samples.take(~out), law, reference_vdd_v, temperature_c, near))
         errors[out] = fits[-1].predict(samples.terms[out], samples.vdd_v[out]) / samples.value[out] - 1
     return errors, fits
 
@@ -145,11 +163,11 @@ def leave_out(samples: Samples, groups: NDArray, law: VoltageLaw, reference_vdd_
 def estimate_with_errors(samples: Samples, law: VoltageLaw, reference_vdd_v: float, temperature_c: float) -> tuple[Estimate, NDArray]:
     """The fit of all rows with jackknife errors, and the relative error [rows] of each variant left out (NaN with one variant).
 
-    Standard errors are the delete-one-variant jackknife: residuals of one variant at different voltages go together, so
+    Standard errors are the jackknife over variants: residuals of one variant at different voltages go together, so
     rows are not independent but variants are. A parameter that a fit without one of the variants does not determine has none.
     """
     whole = estimate(samples, law, reference_vdd_v, temperature_c)
-    errors, fits = leave_out(samples, samples.variant, law, reference_vdd_v, temperature_c)
+    errors, fits = leave_out(samples, samples.variant, law, reference_vdd_v, temperature_c, whole)
     if not fits:
         rows = len(samples.value)
         return replace(whole, log_sd=whole.residual_log_sd * student_t.ppf(0.95, max(1, rows - 1)) / _NORMAL_90), errors

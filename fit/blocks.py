@@ -1,0 +1,167 @@
+"""The kinds of blocks: the structural terms that each one's area, delay, energy and leakage are made of.
+
+A term is a function of the design's parameters (`flow.table.PARAMETERS`, arrays of any one shape, or the parameters of a
+memory or FIFO) that follows from how the block is built. The first terms matter most: with few variants the later ones are
+left undetermined (see `fit.regression`).
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hw.errors import ModelError
+
+Parameters = Mapping[str, NDArray]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Term:
+    """A structural term: its formula in words of the parameters, and the function."""
+
+    name: str
+    formula: str
+    function: Callable[[Parameters], NDArray]
+
+
+def _log2(x: NDArray) -> NDArray:
+    return np.log2(np.asarray(x, dtype=float))
+
+
+def _pipeline_part(p: Parameters) -> NDArray:
+    """Share of the multiply-add path that one pipeline stage holds."""
+    return 1 / (1 + np.asarray(p["multiplier_stages"], dtype=float))
+
+
+TERMS = {
+    term.name: term
+    for term in (
+        Term(name="one", formula="1", function=lambda p: np.ones(np.shape(next(iter(p.values()))))),
+        Term(name="multipliers", formula="lanes activation_bits weight_bits", function=lambda p: p["lanes"] * p["activation_bits"] * p["weight_bits"]),
+        Term(name="operands", formula="lanes (activation_bits + weight_bits)", function=lambda p: p["lanes"] * (p["activation_bits"] + p["weight_bits"])),
+        Term(
+            name="pipeline", formula="multiplier_stages lanes (activation_bits + weight_bits)",
+            function=lambda p: p["multiplier_stages"] * p["lanes"] * (p["activation_bits"] + p["weight_bits"]),
+        ),
+        Term(name="accumulators", formula="acc_depth acc_bits", function=lambda p: p["acc_depth"] * p["acc_bits"]),
+        Term(name="accumulator_word", formula="acc_bits", function=lambda p: 1.0 * p["acc_bits"]),
+        Term(name="accumulator_select", formula="log2(2 acc_depth)", function=lambda p: _log2(2 * p["acc_depth"])),
+        Term(name="carry", formula="log2(acc_bits)", function=lambda p: _log2(p["acc_bits"])),
+        Term(
+            name="multiply_depth", formula="log2(activation_bits weight_bits) / (1 + multiplier_stages)",
+            function=lambda p: _log2(p["activation_bits"] * p["weight_bits"]) * _pipeline_part(p),
+        ),
+        Term(name="tree_depth", formula="log2(lanes) / (1 + multiplier_stages)", function=lambda p: _log2(p["lanes"]) * _pipeline_part(p)),
+        Term(name="activation_word", formula="lanes activation_bits", function=lambda p: p["lanes"] * p["activation_bits"]),
+        Term(name="weight_word", formula="lanes weight_bits", function=lambda p: p["lanes"] * p["weight_bits"]),
+        Term(name="broadcast", formula="cols lanes activation_bits", function=lambda p: p["cols"] * p["lanes"] * p["activation_bits"]),
+        Term(name="drain", formula="cols acc_bits", function=lambda p: p["cols"] * p["acc_bits"]),
+        Term(name="select_lines", formula="cols acc_depth", function=lambda p: p["cols"] * p["acc_depth"]),
+        Term(name="cols_depth", formula="log2(cols)", function=lambda p: _log2(p["cols"])),
+        Term(name="requantizers", formula="post_lanes acc_bits", function=lambda p: p["post_lanes"] * p["acc_bits"]),
+        Term(name="post_lanes", formula="post_lanes", function=lambda p: 1.0 * p["post_lanes"]),
+        Term(name="rows", formula="rows", function=lambda p: 1.0 * p["rows"]),
+        Term(name="cols", formula="cols", function=lambda p: 1.0 * p["cols"]),
+        Term(name="rows_depth", formula="log2(2 rows)", function=lambda p: _log2(2 * p["rows"])),
+        Term(name="acc_depth", formula="acc_depth", function=lambda p: 1.0 * p["acc_depth"]),
+        Term(name="row_words", formula="rows lanes activation_bits", function=lambda p: p["rows"] * p["lanes"] * p["activation_bits"]),
+        Term(name="beat", formula="axi_data_bits", function=lambda p: 1.0 * p["axi_data_bits"]),
+        Term(name="beat_depth", formula="log2(axi_data_bits)", function=lambda p: _log2(p["axi_data_bits"])),
+        Term(name="address", formula="log2(activation_words)", function=lambda p: _log2(p["activation_words"])),
+        Term(name="storage", formula="words bits", function=lambda p: p["words"] * p["bits"]),
+        Term(name="word", formula="bits", function=lambda p: 1.0 * p["bits"]),
+        Term(name="words", formula="words", function=lambda p: 1.0 * p["words"]),
+        Term(name="words_depth", formula="log2(words)", function=lambda p: _log2(p["words"])),
+        Term(name="bitline", formula="sqrt(words bits)", function=lambda p: np.sqrt(p["words"] * p["bits"])),
+    )
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True)
+class Block:
+    """A kind of block: the parameters it depends on, and the terms of each quantity (area and leakage share theirs).
+
+    `energy` serves every event; the clock of an idle block still costs (`idle`). `delay` serves the three kinds of paths.
+    """
+
+    name: str
+    domain: str
+    parameters: tuple[str, ...]
+    area: tuple[str, ...]
+    energy: tuple[str, ...]
+    idle: tuple[str, ...]
+    delay: tuple[str, ...]
+    supply: str = "vdd_v"
+
+    def terms_of(self, quantity: str) -> tuple[str, ...]:
+        """Names of the terms of a quantity such as `area_um2`, `leakage_w`, `min_period_s`, `idle_energy_j`, `step_energy_j`."""
+        if quantity in ("area_um2", "leakage_w"):
+            return self.area
+        if quantity in DELAYS:
+            return self.delay
+        return self.idle if quantity == "idle_energy_j" else self.energy
+
+
+DELAYS = ("min_period_s", "input_to_register_s", "register_to_output_s")
+
+BLOCKS = {
+    block.name: block
+    for block in (
+        Block(
+            name="pe", domain="core", parameters=("lanes", "activation_bits", "weight_bits", "acc_depth", "acc_bits", "multiplier_stages"),
+            area=("multipliers", "accumulators", "pipeline", "operands", "one"), energy=("multipliers", "operands", "accumulators", "pipeline", "one"),
+            idle=("operands", "accumulators", "one", "pipeline"), delay=("one", "tree_depth", "accumulator_select", "multiply_depth", "carry"),
+        ),
+        Block(
+            name="pe_row", domain="core", parameters=("cols", "lanes", "activation_bits", "acc_depth", "acc_bits", "multiplier_stages"),
+            area=("drain", "activation_word", "select_lines", "one"), energy=("activation_word", "one", "broadcast", "drain"), idle=("one", "drain"),
+            delay=("one", "cols_depth", "accumulator_select"),
+        ),
+        Block(
+            name="post", domain="core", parameters=("post_lanes", "acc_bits", "activation_bits", "lanes"), area=("requantizers", "activation_word", "one"),
+            energy=("requantizers", "activation_word", "one"), idle=("one", "requantizers"), delay=("one", "carry"),
+        ),
+        Block(
+            name="compute", domain="core", parameters=("rows", "cols", "acc_depth", "activation_words", "weight_words", "output_words"),
+            area=("one", "address", "acc_depth"), energy=("one", "address"), idle=("one", "address"), delay=("one", "address"),
+        ),
+        Block(
+            name="load", domain="core", parameters=("rows", "cols", "lanes", "activation_bits", "weight_bits", "axi_data_bits"),
+            area=("one", "beat", "activation_word", "rows"), energy=("one", "beat", "activation_word"), idle=("one", "beat"), delay=("one", "beat_depth"),
+        ),
+        Block(
+            name="store", domain="core", parameters=("rows", "lanes", "activation_bits", "axi_data_bits"), area=("one", "beat", "row_words"),
+            energy=("one", "beat", "row_words"), idle=("one", "beat"), delay=("one", "rows_depth"),
+        ),
+        Block(name="sequencer", domain="core", parameters=(), area=("one",), energy=("one",), idle=("one",), delay=("one",)),
+        Block(
+            name="registers", domain="core", parameters=("rows", "cols", "lanes"), area=("one", "cols"), energy=("one", "cols"), idle=("one",), delay=("one",),
+        ),
+        Block(
+            name="memory_read", domain="memory", parameters=("axi_data_bits", "max_burst_beats"), area=("one", "beat"), energy=("one", "beat"),
+            idle=("one", "beat"), delay=("one", "beat_depth"),
+        ),
+        Block(
+            name="memory_write", domain="memory", parameters=("axi_data_bits", "max_burst_beats"), area=("one", "beat"), energy=("one", "beat"),
+            idle=("one", "beat"), delay=("one", "beat_depth"),
+        ),
+        Block(name="axi_lite", domain="memory", parameters=(), area=("one",), energy=("one",), idle=("one",), delay=("one",)),
+        Block(
+            name="two_clock_fifo", domain="core", parameters=("words", "bits"), area=("storage", "one", "word"), energy=("word", "one", "storage"),
+            idle=("one", "storage"), delay=("one", "words_depth"),
+        ),
+        Block(
+            name="sram", domain="core", parameters=("words", "bits"), supply="sram_vdd_v", area=("storage", "word", "words", "one"),
+            energy=("word", "storage", "one", "bitline"), idle=("one", "word"), delay=("one", "words_depth", "bitline"),
+        ),
+    )
+}  # fmt: skip
+
+
+def term_values(names: tuple[str, ...], parameters: Parameters) -> dict[str, NDArray]:
+    """The named terms of `parameters`, by name, in the parameters' shape."""
+    try:
+        return {name: np.asarray(TERMS[name].function(parameters), dtype=float) for name in names}
+    except KeyError as missing:
+        raise ModelError(f"parameters must include {missing.args[0]}, not only {', '.join(sorted(parameters))}; give it") from None

@@ -1,0 +1,46 @@
+"""The `fit` command."""
+
+import json
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.option("--technology", default="fdsoi28p", show_default=True, help="Technology whose tables are fitted.")
+@click.option("--corners", type=click.Path(path_type=Path), help="Table of block corners. [default: build/tables/<technology>/corners.csv]")
+@click.option("--cycles", type=click.Path(path_type=Path), help="Table of RTL cycles. [default: build/tables/cycles.csv]")
+@click.option("--out", type=click.Path(path_type=Path), help="Model file. [default: build/models/<technology>.json]")
+@click.option("--process", help="Process of the rows to fit, if the table has several.")
+@click.option("--temperature-c", type=float, help="Temperature of the rows to fit, if the table has several.")
+@click.option("--back-bias-v", type=float, help="Back bias of the rows to fit, if the table has several.")
+@click.option("--layout", type=click.Choice(["fanout", "placed"]), help="Layout of the rows to fit, if the table has several.")
+@click.option("--plan", default="quick", show_default=True, help="Calibration plan whose held-out designs validate the fit.")
+@click.option("--in-turn", is_flag=True, help="Also leave every other whole design out in turn (takes minutes).")
+@click.option("--explain", "explain_only", is_flag=True, help="Print each law of the fitted model as an equation, and fit nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
+def fit(technology, corners, cycles, out, process, temperature_c, back_bias_v, layout, plan, in_turn, explain_only, as_json):
+    """Fit the model on the measured tables and print its errors on designs left out.
+
+    Example: voltfront fit --explain
+    """
+    from fit.explain import explain, validation_table
+    from fit.fitting import fit as fit_tables
+    from fit.model import read_model
+    from flow.plan import load_plan
+
+    out = out or Path("build/models") / f"{technology}.json"
+    if explain_only:
+        model = read_model(out, technology=technology)
+        click.echo(json.dumps(model.model_dump(mode="json")) if as_json else explain(model))
+        return
+    model = fit_tables(
+        corners_csv=corners or Path("build/tables") / technology / "corners.csv", cycles_csv=cycles or Path("build/tables/cycles.csv"), out=out,
+        held_out=load_plan(plan).held_out, in_turn=in_turn, process=process, temperature_c=temperature_c, back_bias_v=back_bias_v, layout=layout,
+        progress=(lambda _: None) if as_json else lambda what: click.echo(f"fit: {what}", err=True),
+    )  # fmt: skip
+    if as_json:
+        click.echo(json.dumps({"model": str(out), "validation": [c.model_dump(mode="json") for c in model.validation]}))
+    else:
+        click.echo(validation_table(model.validation))
+        click.echo(f"model: {out}")

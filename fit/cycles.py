@@ -1,0 +1,244 @@
+"""Cycles of a layer in closed form: a pipeline of steps in which loading, computing and storing overlap.
+
+A step is one COMPUTE. With c the cycles in which it issues, b those until its outputs are written, l and s the times of its loads
+and stores, d the DRAM's time for both, and the latencies L of a load and W of a store, two tiles a bank give the period
+
+    p = max(c, l, s, d, 2 I, (b + s + W) / 2, (b + l + L) / 2)
+
+because loads wait for the COMPUTE two steps before, a COMPUTE waits for the stores two tiles before, and the sequencer starts
+one of the step's I instructions in two cycles. Steps of the first round over the inner loop may load more than later ones, which
+find tiles in the banks: the two kinds have periods of their own. The first load and the last store do not overlap anything.
+
+Times are in seconds inside, because core, memory side and DRAM have clocks of their own; results in core cycles. The
+coefficients (`COEFFICIENTS`) are fitted on RTL counters; nothing here simulates or compiles.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from hw.config import PARAMETER_BYTES
+from hw.dram import DramController, DramPart, dram_transfer, read_latency_s
+from hw.lowering import LoweredLayer
+from hw.tiling import ALL, WEIGHTS_OUTER, Architecture, Plan, Tiling, Traffic, plan, stripes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Coefficient:
+    """A fitted number of the cycle model: what it is, its unit, where the fit starts and how far it may go."""
+
+    name: str
+    meaning: str
+    unit: str
+    start: float
+    high: float
+
+
+COEFFICIENTS = (
+    Coefficient(name="start", meaning="core cycles from start to the first LOAD, and from the last response to the end", unit="cycles", start=60, high=400),
+    Coefficient(name="step", meaning="core cycles a COMPUTE takes besides issuing", unit="cycles", start=4, high=60),
+    Coefficient(name="tail", meaning="core cycles from the last issue of a COMPUTE to its last output, besides draining", unit="cycles", start=8, high=60),
+    Coefficient(name="load_instruction", meaning="core cycles a LOAD or FILL takes besides writing words", unit="cycles", start=3, high=40),
+    Coefficient(name="load_latency_core", meaning="core cycles of a load's latency", unit="cycles", start=20, high=100),
+    Coefficient(name="load_latency_memory", meaning="memory cycles of a load's latency", unit="cycles", start=10, high=60),
+    Coefficient(name="store_latency_core", meaning="core cycles of a store's latency", unit="cycles", start=20, high=100),
+    Coefficient(name="store_latency_memory", meaning="memory cycles of a store's latency", unit="cycles", start=10, high=100),
+    Coefficient(name="store_instruction", meaning="core cycles a STORE takes besides reading words", unit="cycles", start=3, high=40),
+    Coefficient(name="dram", meaning="DRAM's time over its closed form", unit="1", start=1.0, high=2.0),
+    Coefficient(name="run", meaning="memory cycles of a run besides its beats", unit="cycles", start=0.5, high=10),
+)
+
+
+class Coefficients(NamedTuple):
+    """Values of `COEFFICIENTS`, in their order."""
+
+    start: float
+    step: float
+    tail: float
+    load_instruction: float
+    load_latency_core: float
+    load_latency_memory: float
+    store_latency_core: float
+    store_latency_memory: float
+    store_instruction: float
+    dram: float
+    run: float
+
+
+class DramTimes(NamedTuple):
+    """The DRAM's time for each kind of transfer of a layer by itself and for all of it together, s; zero for an ideal memory."""
+
+    activation_s: float
+    weight_s: float
+    parameter_s: float
+    output_s: float
+    total_s: float
+    latency_s: float
+
+
+class LayerCycles(NamedTuple):
+    """Core cycles of a layer, and what they are made of; `compute` is all that the array is busy issuing.
+
+    `bound` is the index in `BOUNDS` of what sets the period of most steps.
+    """
+
+    total: float
+    compute: float
+    stall: float
+    bound: int
+
+
+BOUNDS = ("compute", "load", "store", "dram", "instructions", "store latency", "load latency")
+DISPATCH_CYCLES = 2
+"""The sequencer starts at most one instruction in two core cycles."""
+
+
+def dram_times(part: DramPart | None, traffic: Traffic, controller: DramController | None = None) -> DramTimes:
+    """`DramTimes` of `traffic` (numbers or arrays); `part` None is a memory without limits of its own."""
+    if part is None:
+        zero = np.zeros(np.shape(traffic.instructions))
+        return DramTimes(zero, zero, zero, zero, zero, zero)
+
+    def alone(read=0, read_runs=1, write=0, write_runs=1):
+        read, read_runs, write, write_runs = (np.asarray(x, dtype=float) for x in (read, read_runs, write, write_runs))
+        read_run, write_run = _mean_run(read, read_runs), _mean_run(write, write_runs)
+        return dram_transfer(part, read_bytes=read, write_bytes=write, read_run_bytes=read_run, write_run_bytes=write_run, controller=controller).time_s
+
+    t = traffic
+    reads = t.activation_read_bytes + t.weight_read_bytes + t.parameter_read_bytes + t.program_read_bytes
+    runs = t.activation_runs + t.weight_runs + t.parameter_runs + t.instructions / 4
+    return DramTimes(
+        activation_s=alone(t.activation_read_bytes, t.activation_runs), weight_s=alone(t.weight_read_bytes, t.weight_runs),
+        parameter_s=alone(t.parameter_read_bytes, t.parameter_runs), output_s=alone(write=t.output_write_bytes, write_runs=t.output_runs),
+        total_s=alone(reads, runs, t.output_write_bytes, t.output_runs), latency_s=np.broadcast_to(read_latency_s(part, controller), np.shape(reads)),
+    )  # fmt: skip
+
+
+def _mean_run(size: NDArray, runs: NDArray) -> NDArray:
+    return np.where(size > 0, size / np.maximum(runs, 1), 1.0)
+
+
+class _Loads(NamedTuple):
+    """Time of all loads of a layer by kind, and of all its stores, s."""
+
+    activation: float
+    weight: float
+    parameter: float
+    store: float
+    activation_instructions: float
+
+
+@njit(cache=True)
+def _stores(a: Architecture, l: LoweredLayer, t: Tiling, p: Plan):  # noqa: E741
+    """STOREs of a layer: one for every working stripe of every tile."""
+    working = 0
+    for y_tile in range(p.y_tiles):
+        working += stripes(a, l, t, y_tile)[1]
+    return working * p.x_tiles * p.k_tiles * l.groups * l.images
+
+
+@njit(cache=True)
+def _transfer(words_cycles, size_bytes, runs, instructions, instruction_cycles, dram_s, axi_bytes, core, memory, k):
+    """Time of transfers of one kind: the slowest of the bank's port, the AXI port and the DRAM, and a pause for each instruction."""
+    return max(words_cycles * core, (size_bytes / axi_bytes + k.run * runs) * memory, dram_s * k.dram) + instructions * instruction_cycles * core
+
+
+@njit(cache=True)
+def _loads(a: Architecture, l: LoweredLayer, t: Tiling, p: Plan, n: Traffic, dram: DramTimes, core, memory, k: Coefficients) -> _Loads:  # noqa: E741
+    word, weight_word, beat = a.lanes * a.activation_bits // 8, a.lanes * a.weight_bits // 8, a.axi_bytes
+    side_by_side = max(1, min(beat // weight_word, a.cols))
+    stores = _stores(a, l, t, p)
+    instructions = n.instructions - 1 - n.computes - n.weight_runs - n.parameter_runs - stores
+    words, weight_items = n.activation_load_words * max(1.0, word / beat), n.weight_load_words / side_by_side * max(1.0, side_by_side * weight_word / beat)
+    parameters, outputs = n.parameter_load_words * max(1.0, PARAMETER_BYTES / beat), n.output_store_words * max(1.0, word / beat)
+    return _Loads(
+        _transfer(words, n.activation_read_bytes, n.activation_runs, instructions, k.load_instruction, dram.activation_s, beat, core, memory, k)
+        + n.fill_words * core,
+        _transfer(weight_items, n.weight_read_bytes, n.weight_runs, n.weight_runs, k.load_instruction, dram.weight_s, beat, core, memory, k),
+        _transfer(parameters, n.parameter_read_bytes, n.parameter_runs, n.parameter_runs, k.load_instruction, dram.parameter_s, beat, core, memory, k),
+        _transfer(outputs, n.output_write_bytes, n.output_runs, stores, k.store_instruction, dram.output_s, beat, core, memory, k),
+        instructions,
+    )
+
+
+class _Step(NamedTuple):
+    """What all steps of a layer have in common, s: c, b, s, d's share of a load or store, 2 I, (b + s + W) / 2, L."""
+
+    issue: float
+    busy: float
+    store: float
+    dram_share: float
+    instructions: float
+    stored: float
+    load_latency: float
+
+
+@njit(cache=True)
+def _period(x: _Step, load, waits):
+    """(period of a step beside which `load` is loaded, index of what bounds it); `waits` says whether that load waits for a COMPUTE."""
+    bounds = (
+        x.issue,
+        load,
+        x.store,
+        x.dram_share * (load + x.store),
+        x.instructions,
+        x.stored,
+        (x.busy + load + x.load_latency) / 2 if waits and load > 0 else 0.0,
+    )
+    period, which = 0.0, 0
+    for i in range(len(bounds)):
+        if bounds[i] > period:
+            period, which = bounds[i], i
+    return period, which
+
+
+@njit(cache=True)
+def layer_cycles(
+    a: Architecture, l: LoweredLayer, t: Tiling, n: Traffic, dram: DramTimes, core_period_s, mem_period_s, k: Coefficients  # noqa: E741
+) -> LayerCycles:  # fmt: skip
+    """`LayerCycles` of one layer, tiling (legal, with its traffic) and pair of clock periods; callable from other kernels."""
+    core, memory = core_period_s, mem_period_s
+    p = plan(a, l, t)
+    x = _loads(a, l, t, p, n, dram, core, memory, k)
+    steps, tiles = float(n.computes), float(n.output_tiles)
+    store_latency = k.store_latency_core * core + k.store_latency_memory * memory + dram.latency_s
+    load_latency = k.load_latency_core * core + k.load_latency_memory * memory + dram.latency_s
+
+    last_block_drain = n.pixel_drains / max(1, n.blocks)
+    issue = (max(n.pixel_steps, n.pixel_drains) / steps + k.step) * core
+    busy = issue + (k.tail + last_block_drain) * core
+    stored = (busy + x.store / tiles + store_latency) / 2 * tiles / steps
+    dram_share = dram.total_s * k.dram / (x.activation + x.weight + x.parameter + x.store)
+    step = _Step(issue, busy, x.store / steps, dram_share, DISPATCH_CYCLES * n.instructions / steps * core, stored, load_latency)
+
+    # The inner loop's tiles, if they all fit into the banks, are loaded in the first round of the outer loop only.
+    # The outer loop's tiles are loaded ahead, in pieces that not every step has.
+    weights_outer = t.order == WEIGHTS_OUTER
+    rounds, inner_hold = (p.k_tiles, p.activations_hold) if weights_outer else (p.spatial_tiles, p.weights_hold)
+    inner, outer = (x.activation, x.weight + x.parameter) if weights_outer else (x.weight + x.parameter, x.activation)
+    outer_loads, pieces = (n.weight_loads, n.weight_runs) if weights_outer else (n.activation_loads, x.activation_instructions)
+    first_load = x.activation / max(1, n.activation_loads) + x.weight / max(1, n.weight_loads) + x.parameter / max(1, n.parameter_runs)
+    with_piece = min(1.0, max(0.0, pieces - pieces / outer_loads) / max(1.0, steps - 1))
+    piece = outer * (1 - 1 / outer_loads) / max(1.0, steps - 1) / max(with_piece, 1e-12)
+
+    # The load of a step goes on while the step before computes. The first step's load is alone, the last step has none beside it,
+    # the second step's load does not wait for a COMPUTE.
+    total, bound = k.start * core + load_latency + first_load, 0
+    first_round = steps / rounds
+    for later in range(2):
+        slots = steps - first_round if later else first_round - 1
+        if slots <= 0:
+            continue
+        tile = (0.0 if later else inner / first_round) if inner_hold == ALL and rounds > 1 else inner / steps
+        plain, plain_bound = _period(step, tile, True)
+        loaded, loaded_bound = _period(step, tile + piece, True)
+        total += slots * ((1 - with_piece) * plain + with_piece * loaded)
+        if not later:
+            total -= with_piece * (loaded - _period(step, tile + piece, False)[0]) + (1 - with_piece) * (plain - _period(step, tile, False)[0])
+        if 2 * slots >= steps - 1:
+            bound = loaded_bound if with_piece > 0.5 else plain_bound
+    total += busy + x.store / tiles + store_latency
+    return LayerCycles(total / core, steps * issue / core, (total - steps * issue) / core, bound)

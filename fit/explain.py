@@ -1,0 +1,79 @@
+"""The model in words: each law as an equation with its numbers, and the table of its errors."""
+
+from fit.laws import VOLTAGE_LAWS
+from fit.model import Comparison, ErrorSummary, FittedLaw, FittedModel, Number
+
+_SCALES = ((1, ""), (1e-3, "m"), (1e-6, "u"), (1e-9, "n"), (1e-12, "p"), (1e-15, "f"), (1e-18, "a"))
+
+
+def quantity_text(value: float, unit: str) -> str:
+    """The value with an SI prefix and four digits: 1.234 pJ. Areas and plain numbers take no prefix."""
+    if unit in ("um2", "1", "", "cycles") or value == 0:
+        return f"{value:.4g}{f' {unit}' if unit not in ('1', '') else ''}"
+    scale, prefix = next(((s, p) for s, p in _SCALES if abs(value) >= s), _SCALES[-1])
+    return f"{value / scale:.4g} {prefix}{unit}"
+
+
+def number_text(number: Number) -> str:
+    """The value, its standard error, and its status where it is not simply fitted."""
+    error = f" +- {quantity_text(number.standard_error, number.unit)}" if number.standard_error is not None else ""
+    status = f" ({number.status.replace('_', ' ')})" if number.status != "fitted" else ""
+    return f"{quantity_text(number.value, number.unit)}{error}{status}"
+
+
+def law_text(name: str, law: FittedLaw) -> str:
+    """`block.quantity = (sum) x law(V) / law(reference)` and, below it, each number with its error."""
+    used = [t for t in law.terms if t.value]
+    total = " + ".join(quantity_text(t.value, t.unit) + (f" x [{t.formula}]" if t.formula != "1" else "") for t in used)
+    lines = [f"{name}.{law.quantity} = ({total})"]
+    if law.voltage_law != "constant":
+        lines[0] += f" x g(V) / g({law.reference_vdd_v:g} V), g(V) = {VOLTAGE_LAWS[law.voltage_law].formula}"
+        lines.append("    " + ", ".join(f"{p.name} = {number_text(p)}" for p in law.voltage_parameters))
+    lines += [f"    {t.name} [{t.formula}]: {number_text(t)}" if t.status != "undetermined" else f"    {t.name} [{t.formula}]: undetermined" for t in law.terms]
+    left_out = f"variants left out: {errors_text(law.left_out)}" if law.left_out else "one variant: none left out"
+    return "\n".join(
+        [*lines, f"    {law.rows} rows, {law.variants} variants, condition {law.condition:.3g}, residual {100 * law.residual_log_sd:.2g} %, {left_out}"]
+    )
+
+
+def errors_text(errors: ErrorSummary) -> str:
+    """mean / median / 90th percentile / worst in percent."""
+    return f"mean {100 * errors.mean:.2f} %, median {100 * errors.median:.2f} %, p90 {100 * errors.p90:.2f} %, worst {100 * errors.worst:.2f} %"
+
+
+def explain(model: FittedModel) -> str:
+    """Every law of the model as an equation with its numbers."""
+    provisional = f"; provisional: {', '.join(model.provisional)}" if model.provisional else ""
+    parts = [
+        f"{model.technology}, {model.process}, {model.temperature_c:g} C, back bias {model.back_bias_v:g} V, {model.voltage_range_v[0]:g} to "
+        f"{model.voltage_range_v[1]:g} V (memories {model.sram_voltage_range_v[0]:g} to {model.sram_voltage_range_v[1]:g} V){provisional}"
+    ]
+    comparison = ", ".join(f"{name} {errors_text(errors)}" for name, errors in model.delay_law.left_out_voltages.items())
+    parts.append(f"delay law: {model.delay_law.chosen}; at voltages left out: {comparison or 'too few voltages to compare'}")
+    for name, block in model.blocks.items():
+        ranges = ", ".join(f"{key} {low:g} to {high:g}" for key, (low, high) in block.ranges.items())
+        parts.append(f"{name} ({block.domain} domain{', provisional' if block.provisional else ''}): {ranges or 'no parameters'}")
+        parts += [law_text(name, law) for law in block.laws.values()]
+        if block.absent:
+            parts.append(f"    zero in every row: {', '.join(block.absent)}")
+    if model.cycles is not None:
+        parts.append("cycles of a layer (see fit/cycles.py):\n" + "\n".join(f"    {n.name} [{n.formula}]: {number_text(n)}" for n in model.cycles.parameters))
+        if model.cycles.left_out:
+            parts.append(f"    layers left out: {errors_text(model.cycles.left_out)}")
+    return "\n\n".join([*parts, validation_table(model.validation)])
+
+
+def validation_table(comparisons: tuple[Comparison, ...]) -> str:
+    """One line a quantity: errors of what was left out, the ideal model's beside them."""
+    if not comparisons:
+        return "validation: fewer than two whole designs measured, none left out"
+    columns = ("mean", 7), ("median", 7), ("p90", 7), ("worst", 7), ("rank", 6), ("in 90 %", 8), ("ideal mean", 11), ("ideal worst", 12)
+    lines = [" ".join([f"{'left out':<16} {'quantity':<24}", *(f"{title:>{width}}" for title, width in columns)])]
+    for c in comparisons:
+        figures = " ".join(f"{100 * value:6.2f}%" for value in (c.model.mean, c.model.median, c.model.p90, c.model.worst))
+        rank = f"{c.rank_correlation:6.3f}" if c.rank_correlation is not None else "     -"
+        covered = f"{100 * c.interval_coverage:7.0f}%" if c.interval_coverage is not None else "       -"
+        ideal = f"{100 * c.ideal.mean:10.1f}% {100 * c.ideal.worst:11.1f}%" if c.ideal else f"{'-':>11} {'-':>12}"
+        outside = f"  ({c.outside_range} of {c.model.rows} rows extrapolated)" if c.outside_range else ""
+        lines.append(f"{c.split:<16} {c.quantity:<24} {figures} {rank} {covered} {ideal}{outside}")
+    return "\n".join(lines)

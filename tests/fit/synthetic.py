@@ -1,0 +1,89 @@
+"""Tables made from a known truth, in the format of `flow.table`: what the fit must find again."""
+
+import numpy as np
+import pandas as pd
+
+from fit.blocks import BLOCKS, DELAYS, term_values
+from fit.compose import CONNECTIONS, uses
+from fit.laws import VOLTAGE_LAWS
+from flow.table import CORNER_COLUMNS, PARAMETERS, TABLE_VERSION
+
+VOLTAGES = (0.5, 0.65, 0.8, 1.0)
+SIZE = {"area_um2": 2.0, "leakage_w": 1e-9, "min_period_s": 60e-12, "input_to_register_s": 25e-12, "register_to_output_s": 20e-12}
+VOLTAGE = {"area_um2": ("constant", ()), "leakage_w": ("leakage", (3.0, 0.3)), "delay": ("saturated_ekv", (0.36, 1.45, 1.3)), "energy": ("switching", (0.12,))}
+
+
+def design_rows(count, rng):
+    """Parameters of `count` designs that differ in everything the blocks depend on."""
+    choices = {
+        "rows": (1, 2, 4, 8, 16), "cols": (2, 4, 8, 16), "lanes": (4, 8, 16, 32), "acc_depth": (4, 8, 16, 32), "acc_bits": (24, 32, 48),
+        "multiplier_stages": (0, 1, 2, 3), "post_lanes": (1, 2), "activation_bits": (4, 8, 16), "weight_bits": (4, 8, 16),
+        "activation_words": (512, 1024, 2048, 4096), "weight_words": (256, 1024, 4096), "output_words": (64, 128, 256), "parameter_words": (256, 512),
+        "axi_data_bits": (32, 64, 128, 256), "max_burst_beats": (8, 16), "read_fifo_beats": (32, 64),
+    }  # fmt: skip
+    p = {name: rng.choice(choices[name], count).astype(float) for name in choices}
+    return {name: p[name] for name in PARAMETERS}
+
+
+def truth(block, quantity, parameters, vdd_v):
+    """The made-up law: its first two terms share the value a typical block has."""
+    names = BLOCKS[block].terms_of(quantity)[:2]
+    terms = np.array([v.astype(float) for v in term_values(names, parameters).values()])
+    typical = {"one": 1.0, "storage": 5e4, "word": 64.0}
+    scale = np.array([typical.get(name, 100.0) for name in names])[:, None]
+    kind = "delay" if quantity in DELAYS else quantity if quantity in VOLTAGE else "energy"
+    size = SIZE.get(quantity, 0.3e-12 if quantity == "idle_energy_j" else 2e-12)
+    law, values = VOLTAGE[kind]
+    return size * (terms / scale).sum(axis=0) * VOLTAGE_LAWS[law].relative(vdd_v, 1.0, 25.0, values)
+
+
+def corners(count=14, whole=4, *, seed=0, noise=0.0, voltages=VOLTAGES):
+    """A corners table of `count` designs, the first `whole` of them also as whole designs; `noise` is each block's own log error."""
+    rng = np.random.default_rng(seed)
+    p = design_rows(count, rng)
+    rows, periods = [], {}
+    for use in uses(p):
+        block = BLOCKS[use.block]
+        errors = {}
+        for vdd_v in voltages:
+            supply = 1.0 if block.domain == "memory" else vdd_v
+
+            def value(quantity, use=use, supply=supply, errors=errors):
+                error = errors.setdefault(quantity, np.exp(rng.normal(0, noise, count)))
+                return truth(use.block, quantity, use.parameters, supply) * error
+
+            fixed = {q: value(q) for q in ("area_um2", "leakage_w", *DELAYS)}
+            periods[use.role, vdd_v] = fixed
+            for phase, event in [*(("active", e) for e in use.events), ("idle", next(iter(use.events), "step"))]:
+                energy = value("idle_energy_j" if phase == "idle" else f"{event}_energy_j")
+                for d in range(count):
+                    words, bits = (int(np.broadcast_to(use.parameters.get(k, 0), count)[d]) for k in ("words", "bits"))
+                    module = {"sram": f"sram_1r1w_{words}x{bits}", "two_clock_fifo": f"two_clock_fifo_w{bits}_d{words}"}.get(use.block, f"{use.block}_{d}")
+                    rows.append(
+                        base(p, d) | {k: v[d] for k, v in fixed.items()}
+                        | {"design": f"d{d}", "block": use.block, "module": module, "domain": block.domain, "instances": int(use.count[d]), "vdd_v": supply,
+                           "sram_vdd_v": supply, "phase": phase, "event": event, "energy_per_cycle_j": energy[d], "energy_internal_per_cycle_j": energy[d] / 2,
+                           "energy_switching_per_cycle_j": energy[d] / 4, "energy_clock_per_cycle_j": energy[d] / 4, "energy_per_cycle_lo_j": 0.99 * energy[d],
+                           "energy_per_cycle_hi_j": 1.01 * energy[d], "provisional": use.block == "sram"}
+                    )  # fmt: skip
+    core = [u for u in uses(p) if BLOCKS[u.block].domain == "core"]
+    for d in range(whole):
+        for vdd_v in voltages:
+            inside = [periods[u.role, vdd_v]["min_period_s"][d] for u in core]
+            across = [periods[a, vdd_v]["register_to_output_s"][d] + periods[b, vdd_v]["input_to_register_s"][d] for a, b in CONNECTIONS]
+            total = {q: sum(u.count[d] * periods[u.role, vdd_v][q][d] for u in core) for q in ("area_um2", "leakage_w")}
+            energies = dict.fromkeys((name for name in CORNER_COLUMNS if name.startswith("energy_")), 0.0)
+            whole_design = {"design": f"d{d}", "block": "accelerator", "module": f"accelerator_{d}", "domain": "core", "instances": 1, "vdd_v": vdd_v,
+                            "sram_vdd_v": vdd_v, "phase": "active", "event": "step", "provisional": True}  # fmt: skip
+            paths = {"min_period_s": max(inside + across), "input_to_register_s": 0.0, "register_to_output_s": 0.0}
+            rows.append(base(p, d) | total | whole_design | paths | energies)
+    return pd.DataFrame(rows)[list(CORNER_COLUMNS)].drop_duplicates(ignore_index=True)
+
+
+def base(p, d):
+    """Columns that are the same in every row of a design."""
+    fixed = {
+        "table_version": TABLE_VERSION, "technology": "synthetic", "process": "tt", "temperature_c": 25.0, "back_bias_v": 0.0, "layout": "fanout",
+        "workload": "made_up", "batch": 1, "precision": "a8w8", "cycles": 1000, "annotated_fraction": 1.0,
+    }  # fmt: skip
+    return fixed | {name: int(p[name][d]) for name in PARAMETERS}

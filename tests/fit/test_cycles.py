@@ -1,0 +1,173 @@
+"""The closed-form cycles against a step-by-step reference over emitted instructions, by hand, and fitted from a table."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from pipeline import Truth, core_cycles
+
+from fit.compose import design_parameters
+from fit.cycle_fit import cases_of, config_of, fit_cycles, predict_cases
+from fit.cycles import BOUNDS, COEFFICIENTS, Coefficients, DramTimes, dram_times, layer_cycles
+from flow.table import CYCLE_COLUMNS, PARAMETERS, TABLE_VERSION
+from hw.compiler import compile_layer
+from hw.config import load_design
+from hw.dram import load_dram_part, read_latency_s
+from hw.errors import ConfigError
+from hw.golden import random_layer
+from hw.layers import LayerShape
+from hw.lowering import lower
+from hw.tiling import Tiling, architecture, measure
+from hw.tiling_choice import enumerate_tilings
+
+IDEAL = DramTimes(0.0, 0.0, 0.0, 0.0, 0.0, 0.0)
+SHAPES = (
+    LayerShape(name="conv3x3", kind="conv", in_channels=16, out_channels=32, in_h=14, in_w=14, kernel_h=3, kernel_w=3,
+               pad_top=1, pad_bottom=1, pad_left=1, pad_right=1),
+    LayerShape(name="conv5x5s2", kind="conv", in_channels=3, out_channels=16, in_h=35, in_w=35, kernel_h=5, kernel_w=5, stride_h=2, stride_w=2),
+    LayerShape(name="conv1x1", kind="conv", in_channels=64, out_channels=32, in_h=8, in_w=8),
+    LayerShape(name="fc", kind="fc", in_channels=256, out_channels=64),
+    LayerShape(name="grouped", kind="conv", in_channels=32, out_channels=32, in_h=10, in_w=10, kernel_h=3, kernel_w=3, groups=2),
+)  # fmt: skip
+TRUTH = Coefficients(
+    start=80, step=3, tail=9, load_instruction=2, load_latency_core=55, load_latency_memory=0, store_latency_core=60, store_latency_memory=0,
+    store_instruction=2, dram=1, run=0,
+)  # fmt: skip
+"""What `Truth` says, in the model's words."""
+
+
+def programs(tilings_each=3, designs=("small", "medium", "large"), seed=0):
+    """(config, shape, lowered, tiling, program) of random legal tilings."""
+    rng = np.random.default_rng(seed)
+    for config in map(load_design, designs):
+        for shape in SHAPES:
+            lowering = lower(config, shape)
+            legal = enumerate_tilings(config, lowering)
+            for i in rng.choice(len(legal), min(tilings_each, len(legal)), replace=False):
+                program = compile_layer(config, random_layer(shape, rng, 8, 8, "typical", (0, 0)), tiling=legal[i], fold_first=False)
+                yield config, shape, lowering.numbers, legal[i], program
+
+
+@pytest.fixture(scope="module")
+def table():
+    """A cycles table of the reference machine, three clock ratios a program."""
+    rows = []
+    for config, shape, lowered, tiling, program in programs():
+        counted = measure(architecture(config), lowered, tiling)
+        p = design_parameters(config)
+        for ratio in (0.25, 1.0, 4.0):
+            total = core_cycles(program, Truth(memory_ratio=ratio))
+            row = dict.fromkeys(CYCLE_COLUMNS, 0) | {name: int(p[name][0]) for name in PARAMETERS}
+            row |= {"table_version": TABLE_VERSION, "design": config.name, "layer": shape.name, "kind": shape.kind, "batch": 1, "fold": False, "dram": "ideal"}
+            row |= {name: getattr(shape, name) for name in CYCLE_COLUMNS if name in LayerShape.model_fields and name not in ("name", "kind")}
+            row |= {name: int(value) for name, value in tiling._asdict().items()}
+            row |= {"core_period_s": 1e-9, "mem_period_s": ratio * 1e-9, "core_cycles": round(total), "compute_busy": counted.pixel_steps}
+            busy = max(counted.pixel_steps, counted.pixel_drains) + 3 * counted.computes
+            row |= {"stall_load": max(0, round(total) - busy), "layer": shape.name}
+            rows.append(row)
+    return pd.DataFrame(rows)[list(CYCLE_COLUMNS)]
+
+
+def test_closed_form_against_every_instruction():
+    """With the reference machine's own numbers the closed form is within a few percent of going through its program."""
+    errors = []
+    for config, _, lowered, tiling, program in programs(seed=1):
+        a = architecture(config)
+        counted = measure(a, lowered, tiling)
+        for ratio in (0.25, 1.0, 4.0):
+            expected = core_cycles(program, Truth(memory_ratio=ratio))
+            got = layer_cycles(a, lowered, tiling, counted, IDEAL, 1e-9, ratio * 1e-9, TRUTH)
+            assert got.total >= counted.pixel_steps and got.compute + got.stall == pytest.approx(got.total)
+            errors.append(got.total / expected - 1)
+    assert len(errors) > 100
+    assert np.mean(np.abs(errors)) < 0.01 and np.max(np.abs(errors)) < 0.12
+
+
+def test_one_tile_by_hand():
+    """One COMPUTE: start, first load, issue, drain, store, one after the other."""
+    config = load_design("small")
+    shape = LayerShape(name="tiny", kind="conv", in_channels=4, out_channels=4, in_h=2, in_w=2)
+    lowered, tiling = lower(config, shape).numbers, Tiling(0, 1, 2, 4, 1)
+    a = architecture(config)
+    counted = measure(a, lowered, tiling)
+    assert counted.computes == 1
+    got = layer_cycles(a, lowered, tiling, counted, IDEAL, 2e-9, 1e-9, TRUTH)
+    # A word of 4 lanes x 8 bits is one beat; 4 activation words in 2 LOADs, 4 weight words in one, 4 parameters of 2 beats in one.
+    load = (4 + 2 * 2) + (counted.weight_load_words + 2) + (4 * 2 + 2)
+    issue = 2 * 2 * 2 / 2 + 2 * 2 * 1 * 2 / 2  # 2 pixels a stripe x 2 passes x 1 step, but draining takes 2 a pixel and pass: 8
+    assert issue == 8 and counted.pixel_steps == 4 and counted.pixel_drains == 8
+    store = 4 + 2 * 2
+    assert got.total == pytest.approx(80 + 55 + load + (8 + 3) + (9 + 8 / counted.blocks) + store + 60)
+    assert got.compute == pytest.approx(11)
+
+
+def test_memory_bound_time_does_not_fall_with_the_core_clock():
+    """The knee: cycles are constant while compute-bound, time is constant while memory-bound."""
+    config = load_design("large")
+    shape = LayerShape(name="fc", kind="fc", in_channels=4096, out_channels=1024)
+    lowered = lower(config, shape).numbers
+    tiling = enumerate_tilings(config, lower(config, shape))[0]
+    a = architecture(config)
+    counted = measure(a, lowered, tiling)
+    dram = DramTimes(*(float(x) for x in dram_times(load_dram_part("lpddr3_1600_x32"), counted)))
+    k = Coefficients(*(c.start for c in COEFFICIENTS))
+    runs = [layer_cycles(a, lowered, tiling, counted, dram, 1 / f, 2e-9, k) for f in (1e6, 2e6, 1e9, 2e9)]
+    times = [run.total / f for run, f in zip(runs, (1e6, 2e6, 1e9, 2e9), strict=True)]
+    assert times[0] / times[1] == pytest.approx(2, rel=0.01) and times[2] / times[3] == pytest.approx(1, rel=0.02)
+    assert BOUNDS[runs[3].bound] in ("load", "dram")
+    assert times[3] > counted.weight_read_bytes / 6.4e9
+
+
+def test_dram_times_follow_the_closed_forms():
+    config = load_design("medium")
+    counted = measure(architecture(config), lower(config, SHAPES[0]).numbers, enumerate_tilings(config, lower(config, SHAPES[0]))[0])
+    part = load_dram_part("lpddr3_1600_x32")
+    times = dram_times(part, counted)
+    assert times.latency_s == pytest.approx(read_latency_s(part))
+    assert times.weight_s >= counted.weight_read_bytes / 6.4e9
+    assert times.total_s >= max(times.weight_s, times.activation_s, times.output_s)
+    assert all(np.all(t == 0) for t in dram_times(None, counted))
+
+
+def test_coefficients_are_found_from_the_table(table):
+    model, comparisons = fit_cycles(table, held_out=["large"])
+    values = {n.name: n for n in model.parameters}
+    assert values["start"].value == pytest.approx(80, abs=15)
+    assert values["step"].value == pytest.approx(3, abs=1)
+    latency = values["load_latency_core"].value + values["load_latency_memory"].value
+    assert latency == pytest.approx(55, abs=20)
+    # There is no DRAM in this table, so nothing is said about it.
+    assert values["dram"].status == "assumed" and values["dram"].standard_error is None
+    by_split = {c.split: c for c in comparisons}
+    assert set(by_split) == {"layers in turn", "held-out designs"}
+    for comparison in comparisons:
+        assert comparison.model.mean < 0.02 and comparison.model.worst < 0.12 and comparison.ideal.mean > 0.1
+    assert by_split["held-out designs"].model.groups == 1
+
+
+def test_the_held_out_design_takes_no_part(table):
+    spoiled = table.copy()
+    spoiled.loc[spoiled["design"] == "large", "core_cycles"] *= 3
+    assert fit_cycles(table, held_out=["large"])[0] == fit_cycles(spoiled, held_out=["large"])[0]
+    assert fit_cycles(table)[0] != fit_cycles(spoiled)[0]
+
+
+def test_rows_become_the_configuration_they_came_from(table):
+    for name in ("small", "large"):
+        row = table[table["design"] == name].iloc[0]
+        expected = load_design(name)
+        assert config_of(row).model_dump(exclude={"name", "clock_gating"}) == expected.model_dump(exclude={"name", "clock_gating"})
+    cases = cases_of(table)
+    assert predict_cases(cases, np.array(TRUTH)).shape == (len(table), 2)
+
+
+def test_rows_that_contradict_the_tiling_are_refused(table):
+    wrong = table.iloc[:2].copy()
+    wrong["compute_busy"] += 1
+    with pytest.raises(ConfigError, match="compute_busy must be the tiling's"):
+        cases_of(wrong)
+    wrong = table.iloc[:2].copy()
+    wrong["tile_k"] = 3
+    with pytest.raises(ConfigError, match="tiling must fit the"):
+        cases_of(wrong)
+    with pytest.raises(ConfigError, match="rows of cycles.csv must include designs that are not held out"):
+        fit_cycles(table, held_out=["small", "medium", "large"])

@@ -1,0 +1,211 @@
+"""The whole fit on tables made from a known truth: what it finds again, what it says of designs never seen, what it refuses."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from click.testing import CliRunner
+from synthetic import corners, design_rows, truth
+
+from explore.cli import cli
+from fit.blocks import BLOCKS, term_values
+from fit.compose import predict, uses, within_range
+from fit.estimation import select
+from fit.explain import explain
+from fit.fitting import fit, fit_corners
+from fit.model import read_model
+from fit.validation import leave_designs_out, without_design
+from flow.table import CORNER_COLUMNS, PARAMETERS, Provenance, write_table
+from hw.errors import ConfigError, ModelError
+
+FROM = Provenance(commit="0" * 40, command="made up", tools={"python": "3"}, inputs={"rtl": "0" * 64})
+HELD_OUT = ("d0", "d1", "d2", "d3")
+
+
+@pytest.fixture(scope="module")
+def exact():
+    """A model of tables without noise, and the tables."""
+    rows, condition = select(corners(noise=0.0))
+    return fit_corners(rows, condition), rows
+
+
+@pytest.fixture(scope="module")
+def noisy(tmp_path_factory):
+    """The file of a model of tables with 3 % block errors, four designs held out."""
+    folder = tmp_path_factory.mktemp("fit")
+    write_table(corners(count=16, noise=0.03, seed=4), CORNER_COLUMNS, folder / "corners.csv", FROM)
+    fit(corners_csv=folder / "corners.csv", cycles_csv=None, out=folder / "model.json", held_out=HELD_OUT)
+    return folder / "model.json"
+
+
+def test_exact_tables_give_back_the_law_of_every_block(exact):
+    model, rows = exact
+    assert model.delay_law.chosen == "saturated_ekv" and model.reference_vdd_v == 1.0
+    p = design_rows(40, np.random.default_rng(9))
+    vdd = np.array([0.55, 0.85])
+    for use in uses(p):
+        block = model.blocks[use.block]
+        for quantity, law in block.laws.items():
+            names = tuple(t.name for t in law.terms)
+            reference = law.structure(term_values(names, use.parameters))
+            for v in [1.0] if BLOCKS[use.block].domain == "memory" else vdd:
+                expected = truth(use.block, quantity, use.parameters, v)
+                np.testing.assert_allclose(reference * law.voltage_factor(v, 25.0), expected, rtol=0.02, err_msg=f"{use.block} {quantity}")
+
+
+def test_a_design_never_measured_is_composed_from_its_blocks(exact):
+    """Against sums and maxima written out here."""
+    model, rows = exact
+    p = {name: v[within_range(model, design_rows(60, np.random.default_rng(11)))][:3] for name, v in design_rows(60, np.random.default_rng(11)).items()}
+    got = predict(model, p, [0.7, 1.0])
+    for d in range(len(p["rows"])):
+        for i, v in enumerate((0.7, 1.0)):
+            area = leakage = cycle = 0.0
+            slowest = 0.0
+            for use in uses(p):
+                memory = BLOCKS[use.block].domain == "memory"
+                one = {q: truth(use.block, q, use.parameters, 1.0 if memory else v)[d] for q in ("area_um2", "leakage_w", "idle_energy_j", "min_period_s")}
+                area += use.count[d] * one["area_um2"]
+                if not memory:
+                    leakage += use.count[d] * one["leakage_w"]
+                    cycle += use.count[d] * one["idle_energy_j"]
+                    slowest = max(slowest, one["min_period_s"])
+            assert got.area_um2[d] == pytest.approx(area, rel=0.02)
+            assert got.core_leakage_w[d, i] == pytest.approx(leakage, rel=0.02)
+            assert got.core_cycle_j[d, i] == pytest.approx(cycle, rel=0.02)
+            assert got.fmax_hz[d, i] <= 1.02 / slowest
+            step = truth("pe", "step_energy_j", p, v)[d] - truth("pe", "idle_energy_j", p, v)[d]
+            row = (truth("pe_row", "step_energy_j", p, v)[d] - truth("pe_row", "idle_energy_j", p, v)[d]) / p["cols"][d]
+            assert got.core_event_j["accumulator_accesses"][d, i] == pytest.approx(step + row, rel=0.02)
+    assert not got.extrapolated.any() and got.provisional == ("sram",)
+
+
+def test_fifty_thousand_designs_at_twelve_voltages_take_seconds(exact):
+    import time
+
+    p = {name: np.resize(v, 50_000) for name, v in design_rows(64, np.random.default_rng(1)).items()}
+    begin = time.perf_counter()
+    got = predict(exact[0], p, np.linspace(0.5, 1.0, 12), extrapolate=True)
+    assert got.fmax_hz.shape == (50_000, 12) and time.perf_counter() - begin < 20
+
+
+def test_held_out_designs_and_intervals(noisy):
+    model = read_model(noisy, technology="synthetic")
+    by_name = {c.quantity: c for c in model.validation if c.split == "held-out designs"}
+    assert set(by_name) == {"fmax", "leakage", "area", "energy per core cycle"}
+    for comparison in by_name.values():
+        assert comparison.model.groups == len(HELD_OUT)
+        assert comparison.model.mean < 0.06 < comparison.ideal.mean if comparison.ideal else comparison.model.mean < 0.06
+        assert comparison.interval_coverage > 0.7
+    assert model.sources[0].rows > 1000 and len(model.sources[0].sha256) == 64
+
+
+def test_what_is_held_out_takes_no_part(tmp_path):
+    """Spoiling every row of a held-out design leaves the model as it was."""
+    table = corners(count=6, whole=2, noise=0.02, seed=5, voltages=(0.5, 0.75, 1.0))
+    models = []
+    for spoiled in (False, True):
+        frame = table.copy()
+        if spoiled:
+            rows = frame["design"] == "d0"
+            frame.loc[rows, ["area_um2", "leakage_w", "min_period_s"]] *= 7.0
+        write_table(frame, CORNER_COLUMNS, tmp_path / "corners.csv", FROM)
+        models.append(fit(corners_csv=tmp_path / "corners.csv", cycles_csv=None, out=tmp_path / "m.json", held_out=["d0"]))
+    assert models[0].blocks == models[1].blocks and models[0].delay_law == models[1].delay_law
+    assert models[0].validation != models[1].validation
+
+
+def test_a_design_left_out_takes_its_variants_along():
+    rows, _ = select(corners(count=10, whole=3))
+    left = without_design(rows, "d1")
+    pe = rows[(rows["design"] == "d1") & (rows["block"] == "pe")].iloc[0]
+    keys = list(BLOCKS["pe"].parameters)
+    same = (left["block"] == "pe") & (left[keys] == pe[keys]).all(axis=1)
+    assert not same.any() and not (left["block"] == "accelerator").any()
+    # A block without parameters has one variant only, and keeps the rows of the other designs.
+    assert (left["block"] == "sequencer").any()
+
+
+def test_designs_left_out_in_turn():
+    rows, condition = select(corners(count=6, whole=3, noise=0.02, voltages=(0.5, 0.75, 1.0)))
+    kept = fit_corners(rows, condition).delay_law
+    found = leave_designs_out(rows, lambda train: fit_corners(train, condition, delay_law=kept))
+    assert {c.quantity for c in found} == {"fmax", "leakage", "area", "energy per core cycle"}
+    assert all(c.model.groups == 3 and c.rank_correlation is not None for c in found)
+
+
+def test_predictions_outside_the_range_are_refused_unless_asked_for(exact):
+    model, _ = exact
+    p = {name: v[:1] for name, v in design_rows(1, np.random.default_rng(0)).items()}
+    inside = {name: np.array([8.0]) if name == "lanes" else v for name, v in p.items()}
+    with pytest.raises(ModelError, match=r"^vdd_v must be within the fitted range 0.5 V to 1 V|^vdd_v must be within the fitted range 0.5 to 1 V, not 1.1 V"):
+        predict(model, inside, [1.1])
+    with pytest.raises(ModelError, match="lanes of pe must be within the fitted range"):
+        predict(model, inside | {"lanes": np.array([256.0])}, [0.8])
+    got = predict(model, inside | {"lanes": np.array([256.0])}, [0.8], extrapolate=True)
+    assert got.extrapolated.all() and not within_range(model, inside | {"lanes": np.array([256.0])}).any()
+
+
+def test_the_model_file_reads_back_and_refuses_what_it_is_not(noisy, tmp_path):
+    model = read_model(noisy)
+    assert read_model(noisy, technology="synthetic") == model
+    with pytest.raises(ConfigError, match="technology of the model must be other, not synthetic"):
+        read_model(noisy, technology="other")
+    content = json.loads(noisy.read_text())
+    for change, message in (
+        ({"version": 2}, "version of a model must be 1, not 2"), ({"format": "x"}, "file must be a voltfront-model"), ({"blocks": 3}, "differ at blocks"),
+    ):  # fmt: skip
+        (tmp_path / "m.json").write_text(json.dumps(content | change))
+        with pytest.raises(ConfigError, match=message):
+            read_model(tmp_path / "m.json")
+    (tmp_path / "m.json").write_text(noisy.read_text()[:-100])
+    with pytest.raises(ConfigError, match="model must be a readable JSON file"):
+        read_model(tmp_path / "m.json")
+    with pytest.raises(ConfigError, match="model must exist"):
+        read_model(tmp_path / "none.json")
+    assert noisy.stat().st_size < 1_000_000
+
+
+def test_tables_that_cannot_be_fitted_are_refused(tmp_path):
+    table = corners(count=3, whole=1)
+    other = pd.concat([table, table.assign(temperature_c=125.0)], ignore_index=True)
+    with pytest.raises(ConfigError, match="rows to fit must have one temperature_c, not 125.0, 25.0"):
+        select(other)
+    assert (select(other, temperature_c=125.0)[0]["temperature_c"] == 125.0).all()
+    with pytest.raises(ConfigError, match="rows to fit must have one technology, not none"):
+        select(table, process="ss")
+    with pytest.raises(ConfigError, match="block must be one of .* not warp_drive"):
+        select(table.assign(block="warp_drive"))
+    write_table(table, CORNER_COLUMNS, tmp_path / "corners.csv", FROM)
+    with pytest.raises(ConfigError, match="held-out designs must be in the table, not 'tiny'"):
+        fit(corners_csv=tmp_path / "corners.csv", cycles_csv=None, out=tmp_path / "m.json", held_out=["tiny"])
+    bad = table.copy()
+    bad.loc[bad.index[bad["block"] == "pe"][0], "leakage_w"] = 0.0
+    rows, condition = select(bad)
+    with pytest.raises(ModelError, match="leakage_w of pe must be positive in every row or zero in all, not 0"):
+        fit_corners(rows, condition)
+    assert not (tmp_path / "m.json").exists()
+
+
+def test_explain_prints_every_law_with_numbers(noisy):
+    model = read_model(noisy)
+    text = explain(model)
+    for name, block in model.blocks.items():
+        for quantity in block.laws:
+            assert f"{name}.{quantity} = (" in text
+    assert "undetermined" not in text or "+-" in text
+    assert f"delay law: {model.delay_law.chosen}" in text and "provisional: sram" in text
+    assert "held-out designs fmax" in " ".join(text.split())
+
+
+def test_command_line_explains_and_fails_in_one_line(noisy, tmp_path):
+    result = CliRunner().invoke(cli, ["fit", "--technology", "synthetic", "--out", str(noisy), "--explain"])
+    assert result.exit_code == 0 and "pe.step_energy_j = (" in result.output
+    result = CliRunner().invoke(cli, ["fit", "--corners", str(tmp_path / "none.csv"), "--out", str(tmp_path / "m.json")])
+    assert isinstance(result.exception, ConfigError) and "voltfront characterize" in str(result.exception)
+
+
+def test_all_parameters_are_known_to_the_blocks():
+    """Every parameter of a block is a column of the table or stands in the module's name."""
+    assert {name for block in BLOCKS.values() for name in block.parameters} <= set(PARAMETERS) | {"words", "bits"}
