@@ -168,17 +168,11 @@ module tb #(
         end else if (reg_done && !reg_request) reg_done <= 0;
     end
 
-    // --- operating points: a request is acknowledged for one cycle after op_ack_cycles ------
+    // --- operating points: a request is acknowledged after op_ack_cycles, until it falls ----
     always @(posedge core_clk) begin
-        op_ack <= 0;
-        if (!op_req_valid || op_ack) op_waited <= 0;
-        else begin
-            op_waited <= op_waited + 1;
-            if (op_waited == op_ack_cycles) begin
-                op_ack <= 1;
-                op_requests <= op_requests + 1;
-            end
-        end
+        op_waited <= op_req_valid ? op_waited + 1 : 0;
+        op_ack <= op_req_valid && op_waited >= op_ack_cycles;
+        if (op_req_valid && op_waited == op_ack_cycles) op_requests <= op_requests + 1;
     end
 
 `ifdef TRACE

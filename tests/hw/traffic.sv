@@ -2,7 +2,7 @@
 //
 // PROGRAM_ADDRESS is the source, PROGRAM_BYTES how much; the destination is the source + 1 MiB.
 // PROGRAM_ADDRESS_HIGH holds [11:8] what to do, [12] two ids, [23:16] beats of a burst - 1:
-//   0 read, 1 write a pattern, 2 read one place and write another, 3 copy,
+//   0 read, 1 write a pattern, 2 read one place and write another, 3 copy, 9 copy the even bytes,
 //   and broken traffic: 4 start 64 bytes before a 4 KB boundary, 5 WRAP bursts, 6 WLAST one beat early,
 //   7 change ARADDR while it waits, 8 read where the write goes.
 // Two ids: bursts take id 0 and 1 in turn, id 1 reads 1 MiB further up. ERROR_ADDRESS and the next two words read as a checksum of each id's data and
@@ -33,8 +33,8 @@ module accelerator #(
     wire [31:0] beats = program_bytes / BYTES;
     wire [31:0] bursts = (beats + len) / (len + 1);
     wire [39:0] source = {8'b0, address_low};
-    wire copy = mode == 3;
-    wire reads = mode != 1 && mode != 6, writes = mode inside {1, 2, 3, 6, 8};
+    wire copy = mode inside {3, 9};
+    wire reads = mode != 1 && mode != 6, writes = mode inside {1, 2, 3, 6, 8, 9};
 
     // Registers.
     assign s_axi_awready = s_axi_awvalid && s_axi_wvalid && !s_axi_bvalid;
@@ -130,7 +130,7 @@ module accelerator #(
             if (writes && w_next < w_started && w_have && (!m_axi_wvalid || m_axi_wready)) begin
                 m_axi_wvalid <= 1;
                 m_axi_wdata <= copy ? fifo[w_next % DEPTH] : {(W / 32) {w_next * 32'h9e3779b1}};
-                m_axi_wstrb <= '1;
+                m_axi_wstrb <= mode == 9 ? {(BYTES / 2) {2'b01}} : '1;
                 m_axi_wlast <= mode == 6 ? w_beat + 1 == len : w_beat == len;
                 w_beat <= w_beat == len ? 0 : w_beat + 1;
             end
