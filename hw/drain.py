@@ -39,12 +39,12 @@ class Drain(wiring.Component):
         word, pixel = register(sizes.out_addr_bits, "word"), register(sizes.out_addr_bits, "pixel")
 
         # The order is: the pixels of the block, their columns; a pixel's columns may fill more than one word.
+        word_mask = sizes.groups // sizes.words_per_pass - 1  # both are powers of two
         group_last = group == sizes.groups - 1
         ends_block = ~current.drains | (group_last & (index == current.last_index))
         with m.If(active):
             m.d.sync += [group.eq(group + 1), param.eq(param + 1)]
-            groups_per_word = sizes.groups // sizes.words_per_pass
-            with m.If(group % groups_per_word == groups_per_word - 1):
+            with m.If((group & word_mask) == word_mask):
                 m.d.sync += word.eq(word + self.output_group_stride)
             with m.If(group_last):
                 m.d.sync += [group.eq(0), index.eq(index + 1), param.eq(current.param_addr), pixel.eq(pixel + 1), word.eq(pixel + 1)]
