@@ -51,7 +51,8 @@ def random_store(draw: random.Random, config: AcceleratorConfig, region: int) ->
 class Bench:
     """A store engine with output banks, and a memory that answers runs `latency` clocks after their last beat."""
 
-    def __init__(self, config: AcceleratorConfig, program: list[tuple[Opcode, dict]], *, stall: float = 0.0, latency: int = 10, failing: set[int] = frozenset()):
+    def __init__(self, config: AcceleratorConfig, program: list[tuple[Opcode, dict]], *, stall: float = 0.0, latency: int = 10,
+                 failing: set[int] = frozenset()):  # fmt: skip
         self.store = store = Store(config)
         self.config, self.latency, self.failing = config, latency, failing
         self.memory: dict[int, int] = {}
