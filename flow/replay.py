@@ -60,8 +60,8 @@ class Replayer:
         """The activity of each phase of `recording`.
 
         At least one and at most `warm_up_cycles` first cycles are left out, until registers started from different
-        values agree. Nets that still depend on the unknown initial state later are not annotated. Raises `ToolError`
-        when a recorded output differs, a needed input is missing, or a clock moves together with its gating.
+        values agree. Nets that still depend on the unknown initial state later are not annotated, and outputs among them
+        not compared. Raises `ToolError` when another recorded output differs, a needed input is missing, or a clock moves together with its gating.
         """
         netlist, where = self.netlist, f"replay of {recording.name} on netlist {self.netlist.name}"
         sources = [p for p in netlist.ports.values() if p.is_source and p.name not in self.network.ports]
@@ -80,9 +80,9 @@ class Replayer:
             raise ToolError(f"rises must have shape {(recording.cycles, len(self.clock_nets))}, not {rises.shape} ({where})")
         names, phases = self._phases(recording, where)
 
-        def simulate(state: Memory, count: Counts, first: int, last: int, labels: np.ndarray, wrong: np.ndarray) -> None:
+        def simulate(state: Memory, count: Counts, first: int, last: int, labels: np.ndarray, wrong: np.ndarray, strict: bool) -> None:
             status, cycle, cell = run(
-                self.structure, state, count, first, last, source_nets, values, self.clock_nets, rises, check_nets, expected, labels, wrong
+                self.structure, state, count, first, last, source_nets, values, self.clock_nets, rises, check_nets, expected, labels, wrong, strict
             )
             if status == HAZARD:
                 flop = netlist.cell_names[cell]
@@ -93,16 +93,16 @@ class Replayer:
         nothing, excluded = counts(self.structure, netlist.nets, 0), 0
         while excluded < min(warm_up_cycles, recording.cycles) and (excluded == 0 or len(_differing(lanes))):
             for lane in lanes:
-                simulate(lane, nothing, excluded, excluded + 1, quiet, wrong)
+                simulate(lane, nothing, excluded, excluded + 1, quiet, wrong, False)
             excluded += 1
         unsettled = self._registers(_differing(lanes))
         counted = np.where(np.arange(recording.cycles) >= excluded, phases, -1).astype(np.int32)
-        results = []
+        results, differences = [], []
         for lane in lanes if unsettled else lanes[:1]:
-            wrong[:] = 0
             results.append(counts(self.structure, netlist.nets, len(names)))
-            simulate(lane, results[-1], excluded, recording.cycles, counted, wrong)
-            self._compare(wrong, checks, expected, unsettled, where)
+            differences.append(np.zeros_like(wrong))
+            simulate(lane, results[-1], excluded, recording.cycles, counted, differences[-1], True)
+        self._compare(np.array(differences), checks, expected, unsettled, where)
         same = np.all([(r.toggles == results[0].toggles) & (r.high == results[0].high) for r in results], axis=0)
         return {name: self._profile(name, i, results[0], same[i], counted, rises, excluded, unsettled, where) for i, name in enumerate(names)}
 
@@ -159,17 +159,21 @@ class Replayer:
         first = self.netlist.pin_start[cells] + self.structure.inputs[cells]
         return tuple(sorted(self.netlist.net_names[n] for n in self.netlist.pin_net[first]))
 
-    def _compare(self, wrong: np.ndarray, checks: Sequence, expected: np.ndarray, unsettled: Sequence[str], where: str) -> None:
-        if not np.any(wrong):
-            return
-        cycle = int(np.flatnonzero(np.any(wrong, axis=1))[0])
-        column = int(np.flatnonzero(wrong[cycle])[0])
-        names = [f"{p.name}[{i}]" for p in checks for i in range(len(p.nets))]
-        hint = f"; {len(unsettled)} registers have no known initial value ({', '.join(unsettled[:4])} ...)" if unsettled else ""
-        raise ToolError(
-            f"netlist must do as the RTL: {names[column]} must be {expected[cycle, column]} in cycle {cycle}, not {1 - expected[cycle, column]}; "
-            f"{int(np.any(wrong, axis=1).sum())} cycles differ ({where}){hint}"
-        )
+    def _compare(self, differences: np.ndarray, checks: Sequence, expected: np.ndarray, unsettled: Sequence[str], where: str) -> None:
+        """Raise if a recorded output differs. `differences` [lanes, cycles, checks]; a bit that depends on the lane cannot be checked."""
+        hint = f"; {len(unsettled)} registers have no known initial value ({', '.join(unsettled[:4])})" if unsettled else ""
+        known = np.all(differences == differences[0], axis=(0, 1))
+        if not np.any(known):
+            raise ToolError(f"at least one output must be known, not none ({where}){hint}; record these registers or a longer window")
+        wrong = differences[0] & known
+        if np.any(wrong):
+            cycle = int(np.flatnonzero(np.any(wrong, axis=1))[0])
+            column = int(np.flatnonzero(wrong[cycle])[0])
+            name = [f"{p.name}[{i}]" for p in checks for i in range(len(p.nets))][column]
+            raise ToolError(
+                f"netlist must do as the RTL: {name} must be {expected[cycle, column]} in cycle {cycle}, not {1 - expected[cycle, column]}; "
+                f"{int(np.any(wrong, axis=1).sum())} cycles differ ({where}){hint}"
+            )
 
     def _profile(self, name, number, count, same, counted, rises, excluded, unsettled, where) -> ActivityProfile:
         inside = counted == number

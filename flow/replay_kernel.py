@@ -263,11 +263,12 @@ def _tally(s, m, c, phase):
 
 
 @njit(cache=True)
-def run(s, m, c, first, last, source_nets, values, clock_nets, rises, check_nets, expected, phases, wrong):
+def run(s, m, c, first, last, source_nets, values, clock_nets, rises, check_nets, expected, phases, wrong, strict):
     """Simulate cycles `first` to `last` (exclusive), counting in phase `phases[t]` unless that is negative.
 
     `values` [cycles, sources], `rises` [cycles, clocks] and `expected` [cycles, checks] hold bits; `wrong` (as `expected`)
-    is filled. Returns a status, its cycle, and the flop whose clock moved with its data.
+    is filled. Returns a status, its cycle, and the flop whose clock moved with its data; only a `strict` run ends there, since
+    registers of unknown value may do what they never really do.
     """
     for t in range(first, last):
         phase = phases[t]
@@ -276,13 +277,13 @@ def run(s, m, c, first, last, source_nets, values, clock_nets, rises, check_nets
         else:
             _edge(s, m, c, phase, clock_nets, rises[t], 1)
         hazard = _settle(s, m, c, phase, source_nets, values[t])
-        if hazard >= 0:
+        if hazard >= 0 and strict:
             return HAZARD, t, hazard
         if phase >= 0:
             _tally(s, m, c, phase)
         if _edge(s, m, c, phase, clock_nets, rises[t], 0):
             hazard = _settle(s, m, c, phase, source_nets, values[t])
-            if hazard >= 0:
+            if hazard >= 0 and strict:
                 return HAZARD, t, hazard
         if phase >= 0:
             _tally(s, m, c, phase)

@@ -230,6 +230,21 @@ def test_wire_capacitance_may_be_a_number_an_array_or_a_function(mac, library):
             PowerModel(mac, library, **conditions, wire_cap_f=bad)
 
 
+def test_slews_pass_clock_buffers_wherever_they_stand_in_the_netlist(folder, library):
+    verilog = """
+    module block(input clk, d, output q); wire c1, c2; DFF f(.CK(c2), .D(d), .Q(q)); BUF b2(.A(c1), .Y(c2)); INV n(.A(d), .Y(unused));
+    BUF b1(.A(clk), .Y(c1)); endmodule
+    """
+    netlist = mapped(verilog, folder, "buffered", library)
+    model, numbers = PowerModel(netlist, library, **CONDITIONS), netlist.net_index()
+    slew = 0.05 * NS
+    for net in ("c1", "c2"):
+        slew = interpolated(lambda s, c: gates.transition_ns("BUF", "A", True, s, c), slew, model.load_f[numbers[net], 1]) * NS
+        assert model.slew_s[numbers[net], 1] == near(slew)
+    q = interpolated(lambda s, c: gates.transition_ns("DFF", "CK", True, s, c), slew, model.load_f[numbers["q"], 1]) * NS
+    assert model.slew_s[numbers["q"], 1] == near(q)
+
+
 # --- tables and conditions ----------------------------------------------------------------------
 
 

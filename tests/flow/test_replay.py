@@ -259,6 +259,18 @@ def test_phases_split_the_window_exactly(netlist, replayer):
         replayer.replay(recording(phases={"rare": np.arange(CYCLES) == 0}))
 
 
+def test_combined_profiles_know_what_all_of_them_know(netlist, replayer):
+    profile = replayer.replay(recording())["all"]
+    known = profile.annotated.copy()
+    known[7] = False
+    other = replace(profile, annotated=known, cycles=3 * profile.cycles, duty=0 * profile.duty, unsettled=("r",))
+    both = combine([profile, other])
+    assert not both.annotated[7] and both.annotated.sum() == netlist.nets - 1 and both.unsettled == ("r",)
+    assert both.cycles == 4 * profile.cycles and both.duty == pytest.approx(profile.duty / 4)
+    with pytest.raises(ToolError, match="profiles to combine must be of one netlist"):
+        combine([profile, replace(profile, netlist="another")])
+
+
 def test_the_same_replay_gives_the_same_numbers(replayer):
     first, second = (replayer.replay(recording())["all"] for _ in range(2))
     assert np.array_equal(first.arcs_per_cycle, second.arcs_per_cycle) and np.array_equal(first.duty, second.duty)
@@ -292,17 +304,19 @@ def hold_recording(kept: int, registers: dict[str, int]) -> Recording:
 
 def test_a_register_that_is_never_written_is_reported_and_its_nets_not_annotated(tmp_path, library):
     replayer = Replayer(map_and_read(HOLD, tmp_path / "hold", library), clocks=("clk",))
-    with pytest.raises(ToolError, match=r"netlist must do as the RTL.*1 registers have no known initial value \(kept"):
-        replayer.replay(hold_recording(1, {}), warm_up_cycles=5)
     profile = replayer.replay(hold_recording(1, {"kept": 1, "gone_in_synthesis": 1}), warm_up_cycles=5)["all"]
     assert profile.unsettled == () and profile.annotated_fraction == 1.0 and profile.excluded_cycles == 2
-    # Without the output that shows it, an unknown register is not an error, but its nets do not count as known.
-    silent = hold_recording(1, {})
-    silent = replace(silent, values={n: v for n, v in silent.values.items() if n != "y"})
-    profile = replayer.replay(silent, warm_up_cycles=5)["all"]
+    # Left unknown, its nets do not count as known and the output that shows it is not compared, but the others are.
+    unknown = hold_recording(1, {})
+    profile = replayer.replay(unknown, warm_up_cycles=5)["all"]
     assert profile.unsettled == ("kept",) and profile.excluded_cycles == 5
-    unknown = {replayer.netlist.net_names[n] for n in np.flatnonzero(~profile.annotated)}
-    assert {"kept", "y"} <= unknown and "q" not in unknown and profile.annotated_fraction < 0.9
+    nets = {replayer.netlist.net_names[n] for n in np.flatnonzero(~profile.annotated)}
+    assert {"kept", "y"} <= nets and "q" not in nets and profile.annotated_fraction < 0.9
+    values = dict(unknown.values)
+    with pytest.raises(ToolError, match=r"netlist must do as the RTL: q\[0\].*; 1 registers have no known initial value \(kept\)"):
+        replayer.replay(replace(unknown, values=values | {"q": 1 - values["q"]}), warm_up_cycles=5)
+    with pytest.raises(ToolError, match=r"at least one output must be known, not none .*\(kept\)"):
+        replayer.replay(replace(unknown, values={n: v for n, v in values.items() if n != "q"}), warm_up_cycles=5)
 
 
 def test_an_initial_value_reaches_a_flop_through_its_inverter(tmp_path, library):
@@ -367,6 +381,18 @@ def test_a_clock_gated_without_a_latch_is_refused(tmp_path, library):
     replayer.replay(Recording(name="steady", cycles=10, values=steady, registers={"q": 0}), warm_up_cycles=2)
     with pytest.raises(ToolError, match="a clock must not move with the data of its cycle, as that of flop flop does in cycle 3"):
         replayer.replay(Recording(name="late", cycles=10, values=steady | {"en": to_bits(changing, 1)}), warm_up_cycles=2)
+
+
+def test_a_clock_gated_in_its_low_half_by_data_of_that_half_is_refused(tmp_path, library):
+    verilog = """
+    module block (input clk, d, output q); wire e, g; DFFN flop0(.CK(clk), .D(d), .Q(e)); OR2 u(.A(clk), .B(e), .Y(g));
+    DFF flop(.CK(g), .D(d), .Q(q)); endmodule
+    """
+    replayer = Replayer(map_and_read(verilog, tmp_path / "low", library), clocks=("clk",))
+    d = np.array([0, 0, 0, 0, 1, 1, 1])
+    values = {"d": to_bits(d, 1), "q": to_bits(0 * d, 1)}
+    with pytest.raises(ToolError, match="a clock must not move with the data of its cycle, as that of flop flop does in cycle 4"):
+        replayer.replay(Recording(name="low", cycles=7, values=values, registers={"q": 0}), warm_up_cycles=2)
 
 
 # --- black boxes and several clocks -------------------------------------------------------------
