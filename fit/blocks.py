@@ -147,6 +147,7 @@ BLOCKS = {
             idle=("one", "beat"), delay=("one", "beat_depth"),
         ),
         Block(name="axi_lite", domain="memory", parameters=(), area=("one",), energy=("one",), idle=("one",), delay=("one",)),
+        Block(name="synchronizer", domain="core", parameters=(), area=("one",), energy=("one",), idle=("one",), delay=("one",)),
         Block(
             name="two_clock_fifo", domain="core", parameters=("words", "bits"), area=("storage", "one", "word"), energy=("word", "one", "storage"),
             idle=("one", "storage"), delay=("one", "words_depth"),

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fit.blocks import Parameters, term_values
+from fit.blocks import BLOCKS, Parameters, term_values
 from fit.model import FittedBlock, FittedModel, beyond, check_range
 from flow.table import PARAMETERS
 from hw.config import PARAMETER_BYTES, AcceleratorConfig
@@ -19,6 +19,7 @@ from hw.isa import INSTRUCTION_BYTES
 from hw.memory_side import ACCESS_BITS, ADDRESS_BITS, ANSWER_BITS
 from hw.post import PARAMETER_BITS
 from hw.sequencer import WINDOW
+from hw.tiling import Traffic
 from hw.top import BEAT_FIFO, REGISTER_FIFO, RUN_FIFO
 
 
@@ -37,8 +38,8 @@ def design_parameters(*configs: AcceleratorConfig) -> dict[str, NDArray]:
 class Use:
     """One role of a block in a design: how many instances [designs], their parameters, and how often each event happens.
 
-    `events` maps the block's event to the event counter that counts it (see `hw.registers.EVENTS`) and by how much a count
-    must be divided [designs], over all instances of the role.
+    `events` maps the block's event to the count that counts it (see `event_counts`) and by how much that must be divided [designs],
+    over all instances of the role. `clocks` are those that reach it.
     """
 
     block: str
@@ -46,6 +47,26 @@ class Use:
     count: NDArray
     parameters: Parameters
     events: dict[str, tuple[str, NDArray]]
+    clocks: tuple[str, ...]
+
+
+def event_counts(parameters: Parameters, traffic: Traffic) -> dict[str, NDArray]:
+    """How often everything that costs energy happens in a layer, from its traffic (`hw.tiling.measure`), arrays that broadcast with the parameters'.
+
+    The names of `hw.registers.EVENTS` where a counter counts the same; the others are cycles in which the load engine writes, and beats.
+    """
+    t, axi_bytes = traffic, np.asarray(parameters["axi_data_bits"]) / 8
+    weight_word_bytes = np.asarray(parameters["lanes"]) * parameters["weight_bits"] / 8
+    side_by_side = np.maximum(1, np.minimum(axi_bytes // weight_word_bytes, parameters["cols"]))
+    return {
+        "compute_busy": t.pixel_steps, "accumulator_accesses": t.accumulator_accesses, "post_outputs": t.post_outputs, "instructions": t.instructions,
+        "load_items": t.activation_load_words + t.fill_words + t.weight_load_words / side_by_side + t.parameter_load_words,
+        "read_beats": (t.activation_read_bytes + t.weight_read_bytes + t.parameter_read_bytes + t.program_read_bytes) / axi_bytes,
+        "write_beats": t.output_write_bytes / axi_bytes,
+        "activation_reads": t.activation_reads, "activation_writes": t.activation_writes, "weight_reads": t.weight_reads,
+        "weight_writes": t.weight_load_words, "parameter_reads": t.parameter_reads, "parameter_writes": t.parameter_load_words,
+        "output_reads": t.output_store_words, "output_writes": t.output_writes,
+    }  # fmt: skip
 
 
 def uses(p: Parameters) -> Iterator[Use]:
@@ -55,48 +76,50 @@ def uses(p: Parameters) -> Iterator[Use]:
     def use(block, count, events, role=None, **parameters):
         parameters = {name: value * one for name, value in parameters.items()}
         events = {event: (counter, divisor * one) for event, (counter, divisor) in events.items()}
-        return Use(block=block, role=role or block, count=count * one, parameters={**p, **parameters}, events=events)
+        clocks = ("core", "memory") if block == "two_clock_fifo" else (BLOCKS[block].domain,)
+        return Use(block=block, role=role or block, count=count * one, parameters={**p, **parameters}, events=events, clocks=clocks)
 
-    axi_bytes = p["axi_data_bits"] / 8
     yield use("pe", p["rows"] * p["cols"], {"step": ("accumulator_accesses", 1)})
     yield use("pe_row", p["rows"], {"step": ("accumulator_accesses", p["cols"])})
     yield use("post", p["rows"], {"output": ("post_outputs", p["post_lanes"])})
     yield use("compute", 1, {"step": ("compute_busy", 1)})
-    yield use("load", 1, {"word": ("load_busy", 1)})
-    yield use("store", 1, {"word": ("store_busy", 1)})
+    yield use("load", 1, {"word": ("load_items", 1)})
+    yield use("store", 1, {"word": ("write_beats", 1)})
     yield use("sequencer", 1, {"instruction": ("instructions", 1)})
     yield use("registers", 1, {})
-    yield use("memory_read", 1, {"beat": ("dram_read_bytes", axi_bytes)})
-    yield use("memory_write", 1, {"beat": ("dram_write_bytes", axi_bytes)})
+    yield use("synchronizer", 2, {})
+    yield use("memory_read", 1, {"beat": ("read_beats", 1)})
+    yield use("memory_write", 1, {"beat": ("write_beats", 1)})
     yield use("axi_lite", 1, {})
 
     activation_bits, weight_bits = p["lanes"] * p["activation_bits"], p["lanes"] * p["weight_bits"]
     sections = np.maximum(1, p["lanes"] / p["cols"])
-    parameter_words = p["parameter_words"] / p["post_lanes"]
-    for role, count, words, bits, read, write in (
+    for role, count, words, bits, reads, writes in (
         ("activation", p["rows"], p["activation_words"], activation_bits, ("activation_reads", 1), ("activation_writes", 1)),
         ("weight", p["cols"], p["weight_words"], weight_bits, ("weight_reads", 1), ("weight_writes", 1)),
         ("output", p["rows"] * sections, p["output_words"], activation_bits / sections, ("output_reads", 1 / sections), ("output_writes", 1)),
-        # Each parameter is written once for at least one time it is read; nothing counts the writes.
-        ("parameter", p["post_lanes"], parameter_words, PARAMETER_BITS, ("parameter_reads", 1), None),
+        ("parameter", p["post_lanes"], p["parameter_words"] / p["post_lanes"], PARAMETER_BITS, ("parameter_reads", 1), ("parameter_writes", 1)),
         ("program", 1, WINDOW, 8 * INSTRUCTION_BYTES, ("instructions", 1), ("instructions", 1)),
     ):
-        yield use("sram", count, {"read": read} | ({"write": write} if write else {}), f"sram_{role}", words=words, bits=bits)
+        yield use("sram", count, {"read": reads, "write": writes}, f"sram_{role}", words=words, bits=bits)
 
+    axi_bytes = p["axi_data_bits"] / 8
     run_bits = ADDRESS_BITS - np.log2(axi_bytes) + _bit_length(np.floor(_RUN_WORDS * _longest_word_bytes(p) / axi_bytes) + 2)
     for role, words, bits, events in (
         ("program_runs", RUN_FIFO, run_bits, {}),
         ("load_runs", RUN_FIFO, run_bits, {}),
         ("store_runs", RUN_FIFO, run_bits, {}),
-        ("store_beats", BEAT_FIFO, p["axi_data_bits"] + axi_bytes, {"word": ("dram_write_bytes", axi_bytes)}),
+        ("store_beats", BEAT_FIFO, p["axi_data_bits"] + axi_bytes, {"word": ("write_beats", _EDGES_A_WORD)}),
         ("store_answers", RUN_FIFO, 1, {}),
         ("register_accesses", REGISTER_FIFO, ACCESS_BITS, {}),
         ("register_answers", REGISTER_FIFO, ANSWER_BITS, {}),
-        ("read_beats", p["read_fifo_beats"], p["axi_data_bits"] + 2, {"word": ("dram_read_bytes", axi_bytes)}),
+        ("read_beats", p["read_fifo_beats"], p["axi_data_bits"] + 2, {"word": ("read_beats", _EDGES_A_WORD)}),
     ):
         yield use("two_clock_fifo", 1, events, role, words=words, bits=bits)
 
 
+_EDGES_A_WORD = 1 / 2
+"""A word in a two-clock FIFO makes two cycles active: the one that writes it and the one that reads it."""
 _RUN_WORDS = 0xFFFF
 """Most words of a run (the instruction's field has 16 bits)."""
 
@@ -134,9 +157,9 @@ CONNECTIONS = (
 class Designs:
     """What designs can do at each operating point: arrays [designs, voltages], or [designs] where the voltage does not matter.
 
-    Dynamic energy of a run = core_cycles x `core_cycle_j` + sum over event counters of count x `core_event_j`, and the same with
-    the memory clock's cycles and the memory domain's figures. `limit` is an index into `paths`: which path sets the frequency.
-    A 90 % interval is value x exp(+-1.645 log_sd).
+    Dynamic energy of a run = core clock cycles x `core_cycle_j` + memory clock cycles x (`crossing_cycle_j` + `memory_cycle_j`) +
+    sum over `event_counts` of count x (`core_event_j` + `memory_event_j`). The crossings' FIFOs are supplied with the core and clocked by both.
+    `limit` is an index into `paths`: which path sets the frequency. A 90 % interval is value x exp(+-1.645 log_sd).
     """
 
     fmax_hz: NDArray
@@ -146,6 +169,7 @@ class Designs:
     core_cycle_j: NDArray
     core_event_j: dict[str, NDArray]
     core_leakage_w: NDArray
+    crossing_cycle_j: NDArray
     memory_cycle_j: NDArray
     memory_event_j: dict[str, NDArray]
     memory_leakage_w: NDArray
@@ -178,12 +202,12 @@ class _Value:
 def predict(model: FittedModel, parameters: Parameters, vdd_v: ArrayLike, *, sram_vdd_v: ArrayLike | None = None, extrapolate: bool = False) -> Designs:
     """`Designs` for parameter arrays [designs] (see `design_parameters`) at supplies [voltages].
 
-    `sram_vdd_v` [voltages] is the supply of the memories, by default that of the logic. Raises `ModelError` for a parameter or
+    `sram_vdd_v` [voltages] is the supply of the memories, by default that of the logic but at least the lowest measured. Raises `ModelError` for a parameter or
     voltage outside the fitted range, unless `extrapolate`, and then `extrapolated` marks where.
     """
     p = _arrays(parameters)
     vdd = np.atleast_1d(np.asarray(vdd_v, dtype=float))
-    sram_vdd = vdd if sram_vdd_v is None else np.broadcast_to(np.asarray(sram_vdd_v, dtype=float), vdd.shape)
+    sram_vdd = np.maximum(vdd, model.sram_voltage_range_v[0]) if sram_vdd_v is None else np.broadcast_to(np.asarray(sram_vdd_v, dtype=float), vdd.shape)
     supplies = {"vdd_v": (vdd, model.voltage_range_v), "sram_vdd_v": (sram_vdd, model.sram_voltage_range_v)}
     roles = {use.role: use for use in uses(p)}
     if not extrapolate:
@@ -200,7 +224,8 @@ def predict(model: FittedModel, parameters: Parameters, vdd_v: ArrayLike, *, sra
         return _evaluate(model, use, quantity, supply)
 
     shape = (len(p["rows"]), len(vdd))
-    cycle_j, leakage_w = ({side: np.zeros(shape) for side in ("core", "memory")} for _ in range(2))
+    leakage_w = {side: np.zeros(shape) for side in ("core", "memory")}
+    cycle_j = {(side, clock): np.zeros(shape) for side in ("core", "memory") for clock in ("core", "memory")}
     event_j: dict[str, dict[str, NDArray]] = {"core": {}, "memory": {}}
     area = {side: np.zeros(shape[0]) for side in ("core", "memory")}
     busy_j = np.zeros(shape)
@@ -208,7 +233,8 @@ def predict(model: FittedModel, parameters: Parameters, vdd_v: ArrayLike, *, sra
     for use in roles.values():
         side, count = model.blocks[use.block].domain, use.count[:, None]
         idle, leakage, size = law(use, "idle_energy_j"), law(use, "leakage_w"), law(use, "area_um2")
-        cycle_j[side] += count * idle.grid
+        for clock in use.clocks:
+            cycle_j[side, clock] += count * idle.grid
         leakage_w[side] += count * leakage.grid
         leakage_variance += (count * leakage.grid * leakage.log_sd) ** 2
         area[side] += use.count * size.reference
@@ -224,8 +250,9 @@ def predict(model: FittedModel, parameters: Parameters, vdd_v: ArrayLike, *, sra
     memory_period, *_ = _longest_path({role: use for role, use in roles.items() if model.blocks[use.block].domain == "memory"}, law, shape)
     return Designs(
         fmax_hz=1 / period, limit=limit, paths=paths, memory_fmax_hz=1 / memory_period[:, 0],
-        core_cycle_j=cycle_j["core"], core_event_j=event_j["core"], core_leakage_w=leakage_w["core"],
-        memory_cycle_j=cycle_j["memory"][:, 0], memory_event_j={k: v[:, 0] for k, v in event_j["memory"].items()}, memory_leakage_w=leakage_w["memory"][:, 0],
+        core_cycle_j=cycle_j["core", "core"], core_event_j=event_j["core"], core_leakage_w=leakage_w["core"],
+        crossing_cycle_j=cycle_j["core", "memory"], memory_cycle_j=cycle_j["memory", "memory"][:, 0],
+        memory_event_j={k: v[:, 0] for k, v in event_j["memory"].items()}, memory_leakage_w=leakage_w["memory"][:, 0],
         area_um2=area["core"] + area["memory"], core_area_um2=area["core"], fmax_log_sd=period_sd, energy_log_sd=np.sqrt(energy_variance) / busy_j,
         leakage_log_sd=np.sqrt(leakage_variance) / (leakage_w["core"] + leakage_w["memory"]),
         area_log_sd=np.sqrt(area_variance) / (area["core"] + area["memory"]),

@@ -68,8 +68,7 @@ def select(frame: pd.DataFrame, **wanted) -> tuple[pd.DataFrame, Condition]:
 def quantities(rows: pd.DataFrame) -> list[str]:
     """The quantities that rows of one block have: area, leakage, delays, energy of each event and of an idle cycle."""
     events = sorted(rows.loc[rows["phase"] == "active", "event"].unique())
-    idle = ["idle_energy_j"] if (rows["phase"] == "idle").any() else []
-    return ["area_um2", "leakage_w", *DELAYS, *(f"{event}_energy_j" for event in events), *idle]
+    return ["area_um2", "leakage_w", *DELAYS, *(f"{event}_energy_j" for event in events), "idle_energy_j"]
 
 
 def samples_of(rows: pd.DataFrame, block: Block, quantity: str) -> Samples | None:
@@ -77,11 +76,11 @@ def samples_of(rows: pd.DataFrame, block: Block, quantity: str) -> Samples | Non
     if quantity.endswith("_energy_j"):
         event = quantity.removesuffix("_energy_j")
         rows = rows[(rows["phase"] == "idle") if event == "idle" else (rows["phase"] == "active") & (rows["event"] == event)]
+        rows = rows.drop_duplicates(["module", "design", "workload", block.supply])
         value, low, high = (rows[f"energy_per_cycle_{part}j"].to_numpy(dtype=float) for part in ("", "lo_", "hi_"))
         half = (high - low) / 2
     else:
-        keys = ["module"] if quantity == "area_um2" else ["module", "vdd_v", "sram_vdd_v"]
-        rows = rows.drop_duplicates(keys)
+        rows = rows.drop_duplicates(["module"] if quantity == "area_um2" else ["module", block.supply])
         value, half = rows[quantity].to_numpy(dtype=float), np.zeros(len(rows))
     if not value.any():
         return None

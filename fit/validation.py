@@ -89,9 +89,9 @@ _SIZE = ("rows", "cols", "lanes")
 def energy_per_cycle(model: FittedModel, own: pd.DataFrame, vdd_v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Dynamic energy of the core's blocks in a cycle of the measured workload [voltages]: measured, and by the model's laws.
 
-    Each phase of a block counts with its share of the block's cycles; the measured activity serves both.
+    Each phase of a block counts with its share of the block's cycles; the measured activity serves both. Memories have none and are left out.
     """
-    own = own[(own["domain"] == "core") & own["phase"].isin(["active", "idle"])].copy()
+    own = own[(own["domain"] == "core") & (own["cycles"] > 0)].copy()
     keys = ["module", "workload", "vdd_v", "sram_vdd_v"]
     share = own["cycles"] / own.groupby(keys)["cycles"].transform("sum")
     own["weight"] = share * own["instances"] / own.groupby("module")["workload"].transform("nunique")
@@ -115,7 +115,8 @@ def _compare(found: Sequence[pd.DataFrame], split: str) -> tuple[Comparison, ...
     for quantity in QUANTITIES:
         rows = errors[errors["quantity"] == quantity]
         ratio = rows["predicted"] / rows["measured"]
-        ranks = [spearmanr(group["predicted"], group["measured"]).statistic for _, group in rows.groupby("vdd_v") if len(group) >= 3]
+        by_voltage = [group for _, group in rows.groupby("vdd_v") if min(group["measured"].nunique(), group["predicted"].nunique()) >= 3]
+        ranks = [spearmanr(group["predicted"], group["measured"]).statistic for group in by_voltage]
         comparisons.append(
             Comparison(
                 quantity=quantity, split=split, model=ErrorSummary.of(ratio - 1, rows["design"]),

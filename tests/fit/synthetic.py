@@ -54,7 +54,7 @@ def corners(count=14, whole=4, *, seed=0, noise=0.0, voltages=VOLTAGES):
 
             fixed = {q: value(q) for q in ("area_um2", "leakage_w", *DELAYS)}
             periods[use.role, vdd_v] = fixed
-            for phase, event in [*(("active", e) for e in use.events), ("idle", next(iter(use.events), "step"))]:
+            for phase, event in [*(("active", e) for e in use.events), ("idle", next(iter(use.events), "cycle"))]:
                 energy = value("idle_energy_j" if phase == "idle" else f"{event}_energy_j")
                 for d in range(count):
                     words, bits = (int(np.broadcast_to(use.parameters.get(k, 0), count)[d]) for k in ("words", "bits"))
