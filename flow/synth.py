@@ -158,6 +158,7 @@ def _synthesize(
     (folder / "synth.ys").write_text("\n".join(script) + "\n", encoding="utf-8")
     run = _run_yosys(folder, "synth", timeout_s)
     _check_source(module, run.output, (folder / "check.txt").read_text(encoding="utf-8"))
+    _check_memories(folder / "memories.json", module)
     (folder / "wired.lib").unlink()
     for scratch in folder.glob("yosys-liberty-scl-cache-*"):
         shutil.rmtree(scratch)
@@ -238,9 +239,11 @@ def _yosys_script(
     return [
         "read_verilog -sv source.v",
         f"hierarchy -check -top {module}",
-        "proc",
+        # A table written as a case stays logic: as a memory it would lose its contents below.
+        "proc -norom",
         "flatten",
         "tee -o check.txt check",
+        "json -o memories.json t:$meminit* t:$memwr*",
         # Silicon has no initial values, and checks are not hardware.
         "setattr -unset init w:*",
         "delete t:$meminit t:$meminit_v2",
@@ -314,6 +317,14 @@ def _check_source(module: str, log: str, checked: str) -> None:
     problems = [line.removeprefix("Warning: ").strip() for line in checked.splitlines() if line.startswith("Warning: ")]
     if problems:
         raise ToolError(f"module {module} must have one driver for each wire and no loops, not {len(problems)} problem(s): {last_lines(problems[0])}")
+
+
+def _check_memories(path: Path, module: str) -> None:
+    """Raise `ToolError` for a memory that has nothing but initial contents, which silicon has not."""
+    cells = json.loads(path.read_text(encoding="utf-8"))["modules"].get(module, {"cells": {}})["cells"].values()
+    initialized, written = ({cell["parameters"]["MEMID"] for cell in cells if cell["type"].startswith(kind)} for kind in ("$meminit", "$memwr"))
+    for name in sorted(initialized - written):
+        raise ToolError(f"memory {name.lstrip(chr(92))} of module {module} must be written in operation, not only initially; write the table as a case")
 
 
 @dataclass(frozen=True, kw_only=True)

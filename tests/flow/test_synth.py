@@ -21,7 +21,7 @@ PDK = Path(__file__).parents[3] / "shared" / "pdk"
 
 MAC = """
 // Four signed 8x8 multipliers and an accumulator; the operands are registered.
-module mac(input clk, input en, input clear, input [31:0] a, input [31:0] b, output [31:0] q, output idle);
+module mac(input clk, input en, input clear, input [31:0] a, input [31:0] b, output signed [31:0] q, output idle);
   reg signed [31:0] acc = 5;
   reg signed [7:0] x0, x1, x2, x3, y0, y1, y2, y3;
   wire signed [31:0] sum = x0 * y0 + x1 * y1 + x2 * y2 + x3 * y3;
@@ -328,6 +328,11 @@ REFUSED = {
         {"black_boxes": ["b"]},
         "input i of x must be connected, not open",
     ),
+    "a memory that is never written": (
+        "module m(input [1:0] a, output [3:0] y); reg [3:0] rom [0:3]; initial rom[1] = 7; assign y = rom[a]; endmodule",
+        {},
+        "memory rom of module m must be written in operation",
+    ),
     "a missing flop": (COUNTER.replace("counter", "m"), {"library": {"without": ("DFF",)}}, "D flip-flops are not supported"),
     "enables that are not gated": (
         "module m(input clk, input en, input [7:0] d, output reg [7:0] q); always @(negedge clk) if (en) q <= d; endmodule",
@@ -358,6 +363,34 @@ def test_a_small_memory_loses_its_initial_contents(build):
       always @(posedge clk) begin if (we) mem[wa] <= d; q <= mem[ra]; end endmodule"""
     result = build(text, "m")
     assert result.flops == 20 and result.gated_fraction == pytest.approx(16 / 20)
+
+
+def test_initial_values_decide_nothing(build):
+    # With its initial value this flop would have to show 1 once.
+    result = build("module m(input clk, output reg q); initial q = 1; always @(posedge clk) q <= 0; endmodule", "m")
+    assert result.flops == 0 and result.cell_counts["TIELO"] == 1
+
+
+def test_a_table_written_as_a_case_keeps_its_contents(build):
+    table = [random.Random(5).getrandbits(8) for _ in range(32)]
+    cases = " ".join(f"{i}: y = {value};" for i, value in enumerate(table))
+    result = build(f"module m(input [4:0] a, output reg [7:0] y); always @* case (a) {cases} endcase endmodule", "m")
+    simulation = Simulation(result)
+    for address, value in enumerate(table):
+        simulation.set(a=address)
+        assert simulation.get("y") == value
+
+
+def test_a_wire_that_is_partly_another_costs_no_buffer(build):
+    text = """module m(input clk, input [15:0] d, input load, output [15:0] y);
+      reg [15:0] address; wire [16:0] following = address + 16'h80; assign y = following ^ {16{load}};
+      always @(posedge clk) address <= load ? d : following; endmodule"""
+    result = build(text, "m", recipe=RECIPES["area"])
+    cells = json.loads(result.netlist_json.read_text())["modules"]["m"]["cells"].values()
+    read = {bits[0] for cell in cells for pin, bits in cell["connections"].items() if pin not in ("Y", "Q", "GCK")}
+    outputs = set(json.loads(result.netlist_json.read_text())["modules"]["m"]["ports"]["y"]["bits"])
+    assert all(cell["connections"]["Y"][0] in read | outputs for cell in cells if cell["type"] == "BUF")
+    assert "assign" not in result.netlist.read_text()
 
 
 @pytest.mark.parametrize(

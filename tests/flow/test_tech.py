@@ -1,6 +1,7 @@
 """Corners and technologies: names that read back, descriptions that are refused, Liberty files that do not fit."""
 
 import gzip
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,7 @@ def test_a_corner_reads_back_from_its_name(process, vdd_v, temperature_c, bias_m
 def test_the_name_of_a_corner_is_short_and_sortable():
     corner = Corner(process="tt", vdd_v=0.6, temperature_c=-40.0, back_bias_v=-0.0, sram_vdd_v=0.8)
     assert str(corner) == "tt_0.6v_-40c_+0bb_0.8vsram"
+    assert str(replace(corner, temperature_c=-0.0)) == "tt_0.6v_0c_+0bb_0.8vsram"
     with pytest.raises(ConfigError, match="corner must be spelled like .*, not 'tt_0.6v'"):
         Corner.parse("tt_0.6v")
 
