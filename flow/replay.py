@@ -35,8 +35,8 @@ class Recording:
     they are just before the rising edge that ends the cycle. Recorded outputs are compared, recorded inputs applied.
     `phases` maps a name to a mask [cycles]; no cycle is in two phases, and cycles in none are simulated but not counted.
     Without phases the whole window is the phase `all`. `registers` gives the values of nets in the first cycle, as far as
-    they are known (names the netlist lacks are passed over). `rises` [cycles, clocks] tells which clocks start a cycle with
-    a rising edge; all do when absent.
+    they are known (names the netlist lacks are passed over). `rises` [cycles, clocks] tells which clocks rise at the end
+    of a cycle; all do when absent. A clock that rose falls again half a cycle later.
     """
 
     name: str
@@ -78,11 +78,12 @@ class Replayer:
         rises = np.ones((recording.cycles, len(self.clock_nets)), dtype=np.uint8) if recording.rises is None else recording.rises.astype(np.uint8)
         if rises.shape != (recording.cycles, len(self.clock_nets)):
             raise ToolError(f"rises must have shape {(recording.cycles, len(self.clock_nets))}, not {rises.shape} ({where})")
+        begins = np.concatenate([np.zeros_like(rises[:1]), rises[:-1]])  # what happens in a cycle follows from the edge before it
         names, phases = self._phases(recording, where)
 
         def simulate(state: Memory, count: Counts, first: int, last: int, labels: np.ndarray, wrong: np.ndarray, strict: bool) -> None:
             status, cycle, cell = run(
-                self.structure, state, count, first, last, source_nets, values, self.clock_nets, rises, check_nets, expected, labels, wrong, strict
+                self.structure, state, count, first, last, source_nets, values, self.clock_nets, begins, check_nets, expected, labels, wrong, strict
             )
             if status == HAZARD:
                 flop = netlist.cell_names[cell]
@@ -104,7 +105,7 @@ class Replayer:
             simulate(lane, results[-1], excluded, recording.cycles, counted, differences[-1], True)
         self._compare(np.array(differences), checks, expected, unsettled, where)
         same = np.all([(r.toggles == results[0].toggles) & (r.high == results[0].high) for r in results], axis=0)
-        return {name: self._profile(name, i, results[0], same[i], counted, rises, excluded, unsettled, where) for i, name in enumerate(names)}
+        return {name: self._profile(name, i, results[0], same[i], counted, begins, excluded, unsettled, where) for i, name in enumerate(names)}
 
     def _bits(self, recording: Recording, ports: Sequence, where: str) -> tuple[np.ndarray, np.ndarray]:
         columns = [np.zeros((recording.cycles, 0), dtype=np.uint8)]
@@ -175,9 +176,9 @@ class Replayer:
                 f"{int(np.any(wrong, axis=1).sum())} cycles differ ({where}){hint}"
             )
 
-    def _profile(self, name, number, count, same, counted, rises, excluded, unsettled, where) -> ActivityProfile:
+    def _profile(self, name, number, count, same, counted, begins, excluded, unsettled, where) -> ActivityProfile:
         inside = counted == number
-        cycles = int(rises[inside, 0].sum())
+        cycles = int(begins[inside, 0].sum())
         if not cycles:
             raise ToolError(f"phase {name} must hold a cycle after the first {excluded}, not none ({where}); record a longer window")
         halves = 2.0 * inside.sum()

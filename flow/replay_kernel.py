@@ -266,7 +266,7 @@ def _tally(s, m, c, phase):
 def run(s, m, c, first, last, source_nets, values, clock_nets, rises, check_nets, expected, phases, wrong, strict):
     """Simulate cycles `first` to `last` (exclusive), counting in phase `phases[t]` unless that is negative.
 
-    `values` [cycles, sources], `rises` [cycles, clocks] and `expected` [cycles, checks] hold bits; `wrong` (as `expected`)
+    `values` [cycles, sources], `rises` [cycles, clocks] (at the start of the cycle) and `expected` [cycles, checks] hold bits; `wrong` (as `expected`)
     is filled. Returns a status, its cycle, and the flop whose clock moved with its data; only a `strict` run ends there, since
     registers of unknown value may do what they never really do.
     """
