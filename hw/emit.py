@@ -31,7 +31,7 @@ TOP = "accelerator"
 @dataclass(frozen=True, kw_only=True)
 class Block:
     """A shared module in an emitted design. `instances` are paths below the top, e.g. `datapath.pe_row_0.pe_1`; `clocks` gives for each of its
-    clock ports the domain (`core`, `mem`, or the port's name where the top is a block)."""
+    clock ports the domain: `core` or `mem`, or `core+mem` if that differs between instances; that of the block where the top is one."""
 
     name: str
     module: str
@@ -151,7 +151,7 @@ def _verilog(rtlil: str, top: str) -> tuple[str, dict]:
     rtlil = re.sub(r"^( *(?:module|cell) \\)(\S+)", lambda match: match[1] + match[2].replace(".", "_"), rtlil, flags=re.MULTILINE)
     script = [
         "read_rtlil modules.il", "proc -norom", "setattr -unset init w:*", "delete t:$meminit t:$meminit_v2", "memory_collect", "opt_clean",
-        "write_json modules.json", "write_verilog -noattr modules.v",
+        "attrmap -modattr -remove generator", "attrmap -remove full_case", "write_json modules.json", "write_verilog modules.v",
     ]  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         at = Path(folder)
