@@ -1,6 +1,6 @@
 """The fitted model as a value and as a file: laws with their numbers, units, errors, ranges and where they come from.
 
-The file is JSON (`docs/model-file.md`), written whole or not at all, and read back strictly.
+The file is JSON (`fields` says what is in it), written whole or not at all, and read back strictly.
 """
 
 import json
@@ -8,11 +8,11 @@ import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args, get_origin
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from pydantic import Field, ValidationError
+from pydantic import ConfigDict, Field, ValidationError
 
 from fit.laws import VOLTAGE_LAWS
 from hw.errors import ConfigError, ModelError
@@ -27,25 +27,42 @@ Status = Literal["fitted", "at_bound", "undetermined", "assumed"]
 Range = Annotated[tuple[float, float], Field(strict=False)]
 
 
-class Number(Settings):
-    """A parameter: what it multiplies or means, its value and unit, its standard error (None where unknown), and its status."""
+class _Described(Settings):
+    """A part of the model file; the strings below its fields are the file's documentation (see `fields`)."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+
+class Number(_Described):
+    """A parameter of a law."""
 
     name: str
+    """Name in the formula."""
     formula: str
+    """What it multiplies, or the law it stands in."""
     value: float
+    """Its value; 0 where undetermined."""
     unit: str
+    """Its unit; 1 for none."""
     standard_error: float | None
+    """Jackknife over what was left out in turn; null where unknown."""
     status: Status
+    """fitted; at_bound: the bound is best; undetermined: not independent of the terms before it; assumed: too little data, the law's usual value."""
 
 
-class ErrorSummary(Settings):
+class ErrorSummary(_Described):
     """Absolute relative errors of predictions of rows that took no part in their fit."""
 
     mean: float
+    """Mean."""
     median: float
+    """Median."""
     p90: float
+    """90th percentile."""
     worst: float
+    """Largest."""
     rows: int
+    """Rows predicted."""
     groups: int
     """Variants, designs or voltages left out in turn."""
 
@@ -62,25 +79,35 @@ class ErrorSummary(Settings):
         )  # fmt: skip
 
 
-class FittedLaw(Settings):
+class FittedLaw(_Described):
     """value = (sum of coefficient x term) x voltage law(V) / voltage law(reference voltage)."""
 
     quantity: str
+    """area_um2, leakage_w, a delay, idle_energy_j (a cycle) or <event>_energy_j (a cycle with the event)."""
     unit: str
+    """Of the quantity, and of each coefficient at the reference voltage."""
     terms: tuple[Number, ...]
+    """Coefficients of the structural terms."""
     voltage_law: str
+    """Its name in fit/laws.py."""
     voltage_parameters: tuple[Number, ...]
+    """Parameters of the voltage law."""
     reference_vdd_v: float
+    """Reference voltage."""
     voltage_range_v: Range
+    """Least and highest voltage measured."""
     condition: float
     """Condition number of the normalized terms: above about 100, single coefficients mean little though their sum may be good."""
     residual_log_sd: float
+    """Standard deviation of the logarithm of the residuals."""
     log_sd: float
-    """Standard deviation of the logarithm of a prediction for a variant not measured."""
+    """Standard deviation of the logarithm of a prediction for a variant not measured; +-1.645 of it covers 90 %."""
     left_out: ErrorSummary | None
-    """Errors of variants left out in turn; None with one variant."""
+    """Errors of variants left out in turn; null with one variant."""
     rows: int
+    """Rows fitted."""
     variants: int
+    """Different sets of the block's parameters among them."""
 
     def voltage_factor(self, vdd_v: ArrayLike, temperature_c: float) -> NDArray:
         """Voltage law over its value at the reference voltage, shape of `vdd_v`."""
@@ -91,84 +118,132 @@ class FittedLaw(Settings):
         return sum(np.asarray(terms[t.name], dtype=float) * t.value for t in self.terms if t.value)
 
 
-class FittedBlock(Settings):
-    """Laws of one kind of block by quantity, and the range of each parameter over which it was measured."""
+class FittedBlock(_Described):
+    """Laws of one kind of block, and the range of each parameter over which it was measured."""
 
     domain: Literal["core", "memory"]
+    """Whether it scales with the core or stays at nominal voltage."""
     supply: Literal["vdd_v", "sram_vdd_v"]
     """Which supply the laws' voltage is."""
     ranges: dict[str, Range]
+    """Least and highest value of each parameter measured."""
     laws: dict[str, FittedLaw]
+    """By quantity."""
     absent: tuple[str, ...] = ()
     """Quantities that are zero in every row: the block has no such path or draws no such energy."""
     provisional: bool
+    """Whether its figures rest on provisional constants."""
 
 
-class LawComparison(Settings):
-    """Errors of each candidate law at voltages left out, over all delays; the one with the least mean is `chosen`."""
+class LawComparison(_Described):
+    """The choice of the delay law."""
 
     chosen: str
+    """The law with the least mean error."""
     left_out_voltages: dict[str, ErrorSummary]
+    """Errors of each law at voltages left out in turn, over all delays of the core's blocks."""
 
 
-class CycleModel(Settings):
-    """Fitted coefficients of `fit.cycles`."""
+class CycleModel(_Described):
+    """Fitted coefficients of fit/cycles.py."""
 
     parameters: tuple[Number, ...]
+    """The coefficients."""
     log_sd: float
+    """Standard deviation of the logarithm of a prediction for a layer not measured."""
     left_out: ErrorSummary | None
+    """Errors of layers left out in turn."""
     rows: int
+    """Rows fitted."""
     layers: int
+    """Different layers among them."""
 
 
-class Source(Settings):
-    """A table the model was fitted on."""
+class Source(_Described):
+    """A table the model was fitted on, and where that came from."""
 
     path: str
+    """File name."""
     sha256: str
+    """Of the file."""
     rows: int
+    """Rows in it."""
     commit: str
+    """Commit of the source tree that measured it."""
     command: str
+    """Command that measured it."""
     tools: dict[str, str]
+    """Versions of the tools."""
     inputs: dict[str, str]
+    """SHA-256 of what was measured, by name."""
 
 
-class Comparison(Settings):
-    """A quantity of whole designs, left out: the model's errors, those of the uncalibrated ideal model, and how well each orders designs."""
+class Comparison(_Described):
+    """How well a quantity of what was left out is predicted."""
 
     quantity: str
+    """What is predicted."""
     split: str
-    """What was left out."""
+    """What was left out of the fit."""
     model: ErrorSummary
+    """The model's errors."""
     ideal: ErrorSummary | None
+    """Those of an uncalibrated ideal model: peak rate, V^2, one figure a multiplier."""
     rank_correlation: float | None
-    """Spearman's, within each voltage, the mean over voltages; None with fewer than three designs."""
+    """Spearman's, within each voltage, the mean over voltages; null with fewer than three different designs."""
     interval_coverage: float | None
     """Share of rows inside the 90 % interval."""
     outside_range: int
-    """Rows for which the fit without the design had to extrapolate (they are included)."""
+    """Rows for which the fit had to extrapolate (they are included)."""
 
 
-class FittedModel(Settings):
+class FittedModel(_Described):
     """Everything that predicts: see the module for the file, `fit.compose` for whole designs, `fit.cycles` for layers."""
 
     format: Literal["voltfront-model"] = FORMAT
+    """What the file is."""
     version: Literal[1] = MODEL_VERSION
+    """Version of this format."""
     technology: str
+    """Name of the technology."""
     process: str
+    """tt, ss, ff, ..."""
     temperature_c: float
+    """Junction temperature, C."""
     back_bias_v: float
+    """Back bias, V, positive = forward."""
     layout: str
+    """Wires of the measured rows: fanout or placed."""
     reference_vdd_v: float
+    """Voltage at which coefficients are stated, and supply of the memory domain, V."""
     voltage_range_v: Range
+    """Least and highest supply of the logic measured, V."""
     sram_voltage_range_v: Range
+    """The same of the memories, V."""
     blocks: dict[str, FittedBlock]
+    """By kind of block."""
     delay_law: LawComparison
+    """Which delay law, and why."""
     cycles: CycleModel | None
+    """Cycles of a layer; null if no table of cycles was given."""
     validation: tuple[Comparison, ...]
+    """Errors on what took no part in the fit."""
     provisional: tuple[str, ...]
-    """Blocks whose numbers rest on provisional constants."""
+    """Blocks whose figures rest on provisional constants."""
     sources: tuple[Source, ...]
+    """The tables fitted."""
+
+
+def fields(kind: type[_Described] = FittedModel, prefix: str = "") -> dict[str, str]:
+    """The fields of the model file with their meaning, by dotted name; `*` stands for a key or a position in a list."""
+    found = {}
+    for name, field in kind.model_fields.items():
+        found[prefix + name] = field.description or ""
+        for part in (field.annotation, *get_args(field.annotation)):
+            if isinstance(part, type) and issubclass(part, _Described):
+                several = get_origin(field.annotation) in (tuple, dict)
+                found |= fields(part, f"{prefix}{name}.{'*.' if several else ''}")
+    return found
 
 
 def write_model(model: FittedModel, path: Path) -> None:
