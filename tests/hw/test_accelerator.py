@@ -1,0 +1,223 @@
+"""Real layers on the emitted Verilog under Verilator: every output bit, every event counter, at several clock ratios, with random stalls.
+
+The outputs are compared with the golden model, the counters with an interpreter of the instruction set (which counts what the
+instructions ask for) and, for one layer, with a calculation by hand. The simulation itself fails on time-out, on anything
+left over, on a breach of AXI4 and on an access outside of the program's regions.
+"""
+
+import fcntl
+import zlib
+from functools import cache
+
+import numpy as np
+import pytest
+from isa_interpreter import run_program as interpret
+
+from hw.compiler import compile_network
+from hw.config import load_design
+from hw.dram_part import load_dram_part
+from hw.emit import emit
+from hw.golden import activations, random_layer, run_layer
+from hw.isa import INSTRUCTION_BYTES, Opcode
+from hw.layers import LayerShape
+from hw.registers import CONFIGURATION, EVENTS, Cause
+from hw.sim.run import IdealMemory, MemoryRegion, build, simulate
+from hw.tools import BUILD_DIR
+
+IDEAL, LPDDR3 = IdealMemory(), load_dram_part("lpddr3_1600_x32")
+COUNTED_BY_INSTRUCTIONS = (
+    "multiplier_uses", "weight_reads", "activation_reads", "activation_writes", "accumulator_accesses", "post_outputs", "parameter_reads",
+    "output_writes", "instructions",
+)  # fmt: skip
+
+
+def conv(channels: int, outputs: int, height: int, width: int, kernel: int = 3, stride: int = 1, pad: tuple = (1, 1, 1, 1), **more) -> LayerShape:
+    top, bottom, left, right = pad
+    return LayerShape(
+        name=more.pop("name", "conv"), kind="conv", in_channels=channels, out_channels=outputs, in_h=height, in_w=width, kernel_h=kernel,
+        kernel_w=kernel, stride_h=stride, stride_w=stride, pad_top=top, pad_bottom=bottom, pad_left=left, pad_right=right, **more,
+    )  # fmt: skip
+
+
+def fc(inputs: int, outputs: int, name: str = "fc") -> LayerShape:
+    return LayerShape(name=name, kind="fc", in_channels=inputs, out_channels=outputs, relu=True)
+
+
+@pytest.fixture(scope="session")
+def simulator(tmp_path_factory):
+    """The simulator of a design by name, built once for all processes that run tests."""
+
+    @cache
+    def of(design: str):
+        config = load_design(design)
+        bundle = emit(config, tmp_path_factory.mktemp("rtl"))
+        BUILD_DIR.mkdir(exist_ok=True)
+        with open(BUILD_DIR / f".building-{design}", "w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            return build(verilog=bundle.verilog, axi_data_bits=config.memory.axi_data_bits)
+
+    return of
+
+
+class Run:
+    """A compiled network with data, and what came out of the RTL."""
+
+    def __init__(self, design: str, shapes: list[LayerShape], *, batch: int = 1, kind: str = "typical", zero_points: tuple[int, int] = (3, -7)):
+        self.config = load_design(design)
+        self.rng = np.random.default_rng(zlib.crc32(repr((design, shapes, batch, kind)).encode()))
+        same_zero_points = zero_points if len(shapes) == 1 else (zero_points[0], zero_points[0])  # a layer's output is the next one's input
+        self.layers = [random_layer(shape, self.rng, kind=kind, zero_points=same_zero_points) for shape in shapes]
+        self.program = compile_network(self.config, self.layers, batch=batch)
+        self.inputs = {}
+        for layer in self.program.layers:
+            if layer.has_own_input:
+                s = layer.lowering.shape
+                size = (batch, s.in_channels) if s.kind == "fc" else (batch, s.in_channels, s.in_h, s.in_w)
+                self.inputs[layer.name] = activations(size, 8, self.rng, kind, zero_point=same_zero_points[0])
+
+    def golden(self) -> dict[str, np.ndarray]:
+        outputs, previous = {}, None
+        for layer, compiled in zip(self.layers, self.program.layers, strict=True):
+            previous = run_layer(layer, self.inputs[compiled.name] if compiled.has_own_input else previous)
+            outputs[compiled.name] = previous
+        return outputs
+
+    def simulate(self, simulator, *, core_ps: int = 1000, mem_ps: int = 1250, stall: float = 0.0, memory=IDEAL, **more):
+        """Runs, and checks every layer's output, the counters that the instructions determine, and the sum over all cycles."""
+        program = self.program
+        written = [region for region in program.regions.values() if region.write]
+        first, end = min(r.address for r in written), max(r.address + r.size_bytes for r in written)
+        result = simulate(
+            simulator=simulator, image=program.memory(self.inputs),
+            regions=[MemoryRegion(address=r.address, size_bytes=r.size_bytes, write=r.write) for r in program.regions.values()],
+            program_address=program.program_address, program_bytes=program.program_bytes, output_address=first, output_bytes=end - first,
+            core_period_ps=core_ps, mem_period_ps=mem_ps, timeout_cycles=400_000, memory=memory, stall_probability=stall, **more,
+        )  # fmt: skip
+        assert result.cause == Cause.NONE
+        contents = program.image.copy()
+        contents[first - program.base_address :][: end - first] = result.output
+        for name, expected in self.golden().items():
+            got = program.output(contents, name)
+            assert np.array_equal(got, expected), f"{np.sum(got != expected)} of {got.size} outputs of {name} differ"
+        self.check_events(result)
+        return result
+
+    def check_events(self, result) -> None:
+        events, (_, counted) = result.events, interpret(self.program, self.inputs)
+        assert {name: events[name] for name in COUNTED_BY_INSTRUCTIONS} == {name: counted[name] for name in COUNTED_BY_INSTRUCTIONS}
+        assert events["compute_busy"] == counted["pixel_steps"]
+        assert events["weight_writes"] == counted["weight_words"]
+        assert events["output_reads"] == counted["output_words"]
+        assert events["dram_read_bytes"] == counted["dram_read_bytes"] + self.program.program_bytes == result.memory["read_bytes"]
+        assert events["dram_write_bytes"] == counted["output_bytes"]
+        stalls = sum(events[f"stall_{cause}"] for cause in ("load", "store", "drain", "program"))
+        assert events["compute_busy"] + stalls <= events["core_cycles"] <= result.run_cycles
+        assert events["load_busy"] <= events["core_cycles"] and events["store_busy"] <= events["core_cycles"]
+
+
+SMALL_LAYERS = {
+    "odd sizes": [conv(6, 10, 9, 11)],
+    "strided, padded on one side": [conv(5, 9, 12, 7, kernel=4, stride=2, pad=(2, 0, 0, 1), relu=True)],
+    "dilated": [conv(8, 8, 10, 10, dilation=2)],
+    "groups": [conv(12, 12, 6, 6, groups=3)],
+    "first layer, folded": [conv(3, 8, 11, 11, kernel=5, stride=2)],
+    "pointwise": [conv(16, 6, 7, 5, kernel=1, pad=(0, 0, 0, 0))],
+    "fully connected": [fc(70, 37)],
+    "three layers": [conv(4, 8, 8, 8, name="a", relu=True), conv(8, 12, 8, 8, name="b", stride=2), conv(12, 4, 4, 4, name="c", kernel=1, pad=(0, 0, 0, 0))],
+}
+
+
+@pytest.mark.parametrize("layers", SMALL_LAYERS)
+def test_small_design(simulator, layers):
+    """Each kind of layer, with stalls in every channel of the memory and incommensurate clocks."""
+    Run("small", SMALL_LAYERS[layers]).simulate(simulator("small"), core_ps=1000, mem_ps=1370, stall=0.3)
+
+
+@pytest.mark.parametrize("core_ps, mem_ps", [(8000, 1000), (1000, 8000), (1000, 1000), (2917, 1000), (1000, 2310)])
+@pytest.mark.parametrize("stall", [0.0, 0.5])
+def test_clock_ratios(simulator, core_ps, mem_ps, stall):
+    run = Run("small", [conv(8, 8, 8, 8), fc(40, 12)])
+    run.simulate(simulator("small"), core_ps=core_ps, mem_ps=mem_ps, stall=stall, mem_phase_ps=330, seed=core_ps)
+
+
+@pytest.mark.parametrize("kind", ["uniform", "ramp", "low", "high", "zero"])
+def test_structured_data(simulator, kind):
+    Run("small", [conv(8, 6, 6, 6)], kind=kind).simulate(simulator("small"), stall=0.1)
+
+
+@pytest.mark.parametrize("design", ["medium", "large"])
+def test_larger_designs(simulator, design):
+    """Convolution, and a batch of vectors, through the LPDDR3 model at two ratios and through a memory with stalls."""
+    layers = [conv(20, 40, 14, 13, relu=True), conv(16, 24, 10, 10, kernel=5, stride=2, name="strided"), fc(200, 72)]
+    for shape, batch, options in (
+        (layers[0], 1, {"memory": LPDDR3, "core_ps": 1000, "mem_ps": 1250}),
+        (layers[0], 1, {"memory": LPDDR3, "core_ps": 5000, "mem_ps": 1250}),
+        (layers[1], 2, {"stall": 0.4, "core_ps": 1000, "mem_ps": 1730}),
+        (layers[2], 4, {"stall": 0.2, "core_ps": 1310, "mem_ps": 1000}),
+    ):
+        Run(design, [shape], batch=batch).simulate(simulator(design), **options)
+
+
+def test_one_layer_by_hand(simulator):
+    """16 channels of 8 x 8, 3 x 3 kernel, 16 outputs on 2 rows x 2 cols x 4 lanes: nothing is left idle, so each count is a quotient."""
+    result = Run("small", [conv(16, 16, 8, 8)]).simulate(simulator("small"))
+    e = result.events
+    macs = 16 * 16 * 9 * 8 * 8
+    assert e["multiplier_uses"] == macs
+    assert e["accumulator_accesses"] == macs // 4
+    assert e["activation_reads"] == macs // (4 * 2)
+    assert e["compute_busy"] == macs // 16
+    assert e["post_outputs"] == 16 * 8 * 8
+    assert e["output_reads"] == 16 * 8 * 8 // 4
+    assert e["dram_write_bytes"] == 16 * 8 * 8
+    # Weights and parameters are loaded once, the input at least once, two halo rows of a stripe for each of two stripes at most twice.
+    weights, parameters, image = 16 * 16 * 9, 16 * 8, 16 * 8 * 8
+    fixed = weights + parameters + e["instructions"] * INSTRUCTION_BYTES
+    assert fixed + image <= e["dram_read_bytes"] <= fixed + 2 * image
+    assert e["core_cycles"] >= e["compute_busy"] + weights // 4 // 4  # not before the first tile's weights are there
+
+
+def test_time_follows_the_slower_clock(simulator):
+    """A compute-bound layer takes the core's clocks; when the core is fast enough, the same layer takes the memory's time."""
+    run = Run("small", [conv(16, 16, 12, 12)])
+    slow, fast = (run.simulate(simulator("small"), core_ps=ps, mem_ps=2000) for ps in (8000, 4000))
+    assert fast.events["core_cycles"] == pytest.approx(slow.events["core_cycles"], rel=0.05)
+    vectors = Run("small", [fc(256, 128)])
+    slow, fast = (vectors.simulate(simulator("small"), core_ps=ps, mem_ps=4000) for ps in (1000, 500))
+    assert fast.events["core_cycles"] / 2 == pytest.approx(slow.events["core_cycles"], rel=0.05)
+    assert fast.events["stall_load"] > fast.events["core_cycles"] / 2
+
+
+def test_long_loads_take_one_beat_a_memory_clock(simulator):
+    """32 KiB of weights through a 32-bit port, with a core fast enough: nearly as many memory clocks as beats."""
+    run = Run("small", [fc(512, 64)])
+    result = run.simulate(simulator("small"), core_ps=1000, mem_ps=2000)
+    beats = result.events["dram_read_bytes"] // 4
+    assert result.events["core_cycles"] / 2 < 1.1 * beats
+
+
+def test_errors_reach_the_registers(simulator):
+    """A bad response names its instruction, in the Verilog as in simulation of the blocks."""
+    run = Run("small", [conv(8, 8, 8, 8)])
+    program = run.program
+    regions = [MemoryRegion(address=r.address, size_bytes=r.size_bytes, write=r.write) for r in program.regions.values()]
+    for name, cause, opcode in (("conv.weights", Cause.READ_RESPONSE, Opcode.LOAD), ("conv.output", Cause.WRITE_RESPONSE, Opcode.STORE)):
+        bad = program.regions[name]
+        result = simulate(
+            simulator=simulator("small"), image=program.memory(run.inputs), regions=regions, program_address=program.program_address,
+            program_bytes=program.program_bytes, output_address=0, output_bytes=4, core_period_ps=1000, mem_period_ps=1000,
+            timeout_cycles=100_000, memory=IDEAL, fault_regions=[MemoryRegion(address=bad.address + 64, size_bytes=4)],
+        )  # fmt: skip
+        assert result.cause == cause
+        index = (result.error_address - program.program_address) // INSTRUCTION_BYTES
+        found, fields = program.instruction(index)
+        assert found == opcode and bad.address <= fields["dram_address"] <= bad.address + 64
+
+
+def test_configuration_read_back(simulator):
+    """The registers say what the machine is; nothing else is needed to compile for it."""
+    config = load_design("large")
+    result = Run("large", [fc(16, 8)]).simulate(simulator("large"))
+    assert list(result.configuration) == list(CONFIGURATION) and list(result.events) == list(EVENTS)
+    assert result.configuration["rows"] == config.array.rows and result.configuration["weight_words"] == config.weight_words
+    assert result.configuration["axi_data_bits"] == 128 and result.configuration["acc_bits"] == 32
