@@ -65,9 +65,8 @@ class _Bank:
         else:
             slot = self.sets % self.number if self.hold == ALL else self.sets % 2 * self.set_size + part
         if self.hold == STREAM or self.contents.get(slot) != key:
-            free = self.last_use.get(slot, -2) + 2
-            first = max(self.loads[-1].step + 1, free) if self.loads and self.spread else step
-            assert free <= first <= step, "the place of a load must be free"
+            first = self.loads[-1].step + 1 if self.loads and self.spread else step
+            assert self.last_use.get(slot, -2) + 2 <= first, "the place of a load must be free"
             self.loads.append(Place(step=step, slot=slot, first_group=first))
         self.contents[slot], self.last_use[slot] = key, step
         self.slots.append(slot)

@@ -19,7 +19,7 @@ def configurations(draw, max_rows: int = 5, max_bank_words: int = 1024) -> Accel
     post_lanes = draw(powers(1, min(4, cols, lanes)))
 
     def bank(bits: int) -> int:
-        return max(64, draw(powers(64, max_bank_words)) * lanes * bits // 8)
+        return max(64, draw(powers(32, max_bank_words)) * lanes * bits // 8)
 
     return AcceleratorConfig(
         version=1,
@@ -54,7 +54,7 @@ def layers(draw, name: str = "drawn", max_size: int = 12, max_channels: int = 40
         name=name,
         kind="conv",
         in_channels=groups * draw(st.integers(1, max(1, max_channels // groups))),
-        out_channels=groups * draw(st.integers(1, max(1, max_channels // groups))),
+        out_channels=groups * draw(st.integers(1, max(1, 2 * max_channels // groups))),
         in_h=in_h,
         in_w=in_w,
         groups=groups,
@@ -69,14 +69,14 @@ def tilings(draw, config: AcceleratorConfig, numbers, legal: bool = True) -> Til
     block = config.channel_block
     blocks = -(-numbers.k_per_group // block)
     a = architecture(config)
-    for _ in range(12 if legal else 1):
+    for _ in range(20 if legal else 1):
         split = numbers.c_groups > 1 and draw(st.integers(0, 3)) == 0
         tile_h = draw(st.integers(1, min(numbers.out_h, config.array.acc_depth if split else 64)))
         t = Tiling(
             order=draw(st.integers(0, 1)),
             tile_h=tile_h,
             tile_w=draw(st.integers(1, min(numbers.out_w, max(1, config.array.acc_depth // tile_h) if split else 64))),
-            tile_k=block * (1 if split else draw(st.integers(1, blocks))),
+            tile_k=block * (1 if split else draw(st.sampled_from(sorted({1, min(2, blocks), blocks})))),
             tile_c=draw(st.integers(1, numbers.c_groups - 1)) if split else numbers.c_groups,
         )
         if not legal or plan(a, numbers, t).problem == 0:

@@ -50,7 +50,7 @@ def check_traffic(program, events):
 @settings(max_examples=120, **PROPERTY)
 @given(data=st.data())
 def test_a_layer_computes_and_moves_what_is_predicted(data):
-    config, shape = data.draw(configurations()), data.draw(layers())
+    config, shape = data.draw(configurations(max_bank_words=256)), data.draw(layers())
     batch, seed = data.draw(st.integers(1, 3)), data.draw(st.integers(0, 2**16))
     tiling = data.draw(tilings(config, lower(config, shape, batch=batch).numbers))
     kind, (low, high) = data.draw(st.sampled_from(DATA_KINDS)), value_range(config.precision.activation_bits)
@@ -137,6 +137,34 @@ def test_a_missing_wait_is_noticed(order):
     assert set(races) == {(Opcode.LOAD, "wait_compute"), (Opcode.FILL, "wait_compute"), (Opcode.CONFIGURE, "wait_load"), (Opcode.COMPUTE, "wait_load"),
                           (Opcode.COMPUTE, "wait_store"), (Opcode.STORE, "wait_compute")}  # fmt: skip
     assert all(races.values()) and races.total() > 0.7 * waits
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 5, 16])
+@pytest.mark.parametrize("lanes", [4, 8, 32])
+def test_beats_of_batches_of_vectors(batch, lanes):
+    """Rows of a vector's words may begin within a beat."""
+    config, rng = load_design("large"), np.random.default_rng(batch)
+    sizes = {"activation_bank_bytes": 1024 * lanes, "weight_bank_bytes": 1024 * lanes, "output_bank_bytes": 256 * lanes}
+    array, buffers = config.array.model_copy(update={"lanes": lanes, "rows": 3}), config.buffers.model_copy(update=sizes)
+    config = config.model_copy(update={"array": array, "buffers": buffers})
+    layer = quantized(LayerShape(name="fc", kind="fc", in_channels=333, out_channels=70), config, rng)
+    x = draw_input(layer.shape, config, batch, rng)
+    program = compile_layer(config, layer, batch=batch)
+    memory, events = run_program(program, {"fc": x})
+    np.testing.assert_array_equal(program.output(memory), run_layer(layer, x))
+    check_traffic(program, events)
+
+
+@pytest.mark.parametrize("order", [WEIGHTS_OUTER, SPATIAL_OUTER])
+@pytest.mark.parametrize("tile_k", [8, 16])
+def test_parameters_of_two_tiles_take_turns(order, tile_k):
+    """72 channels do not fit 32 parameters, two tiles of up to 16 do."""
+    program, x, expected = example(Tiling(order, 3, 4, tile_k, 2), banks={"parameter_words": 32}, out_channels=72)
+    memory, events = run_program(program, {"example": x})
+    np.testing.assert_array_equal(program.output(memory), expected)
+    check_traffic(program, events)
+    with pytest.raises(ConfigError, match="tiling must fit the parameter banks"):
+        example(Tiling(order, 3, 4, 20, 2), banks={"parameter_words": 32}, out_channels=72)
 
 
 def test_the_first_layer_is_folded_where_that_is_faster():
