@@ -179,51 +179,32 @@ def simulate(
     with tempfile.TemporaryDirectory(dir=out_dir, prefix="run-") as name:
         folder = Path(name)
         (folder / "image.bin").write_bytes(bytes(image))
-        settings = {
-            "image": folder / "image.bin",
-            "dump": folder / "dump.bin",
-            "dump_base": output_address,
-            "dump_bytes": output_bytes,
-            "result": folder / "result.txt",
-            "seed": seed,
-            "stall_probability": stall_probability,
-            "max_outstanding": max_outstanding,
-        }
-        lines = [f"{key}={value}" for key, value in settings.items()]
-        lines += [f"window={r.address}:{r.size_bytes}:{'r' * r.read}{'w' * r.write}" for r in regions]
-        lines += [f"fault={r.address}:{r.size_bytes}" for r in fault_regions]
+        output = {"dump": folder / "dump.bin", "dump_base": output_address, "dump_bytes": output_bytes, "result": folder / "result.txt"}
+        behaviour = {"seed": seed, "stall_probability": stall_probability, "max_outstanding": max_outstanding}
+        settings = [f"{key}={value}" for key, value in ({"image": folder / "image.bin"} | output | behaviour).items()]
+        settings += [f"window={r.address}:{r.size_bytes}:{'r' * r.read}{'w' * r.write}" for r in regions]
+        settings += [f"fault={r.address}:{r.size_bytes}" for r in fault_regions]
         if isinstance(memory, IdealMemory):
-            lines.append(f"ideal_latency_ps={round(memory.latency_s * 1e12)}")
+            settings.append(f"ideal_latency_ps={round(memory.latency_s * 1e12)}")
         else:
-            lines.append(model_settings(memory, controller or DramController()))
-        (folder / "memory.txt").write_text("\n".join(lines))
-        request = {
+            settings.append(model_settings(memory, controller or DramController()))
+        (folder / "memory.txt").write_text("\n".join(settings))
+        periods = {"core_period_ps": core_period_ps, "mem_period_ps": mem_period_ps}
+        request = periods | {
             "program_address": program_address,
             "program_bytes": program_bytes,
             "timeout_ps": timeout_cycles * core_period_ps,
-            "core_period_ps": core_period_ps,
-            "mem_period_ps": mem_period_ps,
             "answer": str(folder / "answer.json"),
         }
         (folder / "request.json").write_text(json.dumps(request))
-        plusargs = [f"+core_period_ps={core_period_ps}", f"+mem_period_ps={mem_period_ps}", f"+mem_phase_ps={mem_phase_ps}"]
-        plusargs += [f"+op_ack_cycles={op_ack_cycles}", f"+memory={folder / 'memory.txt'}", *_trace_plusargs(trace, folder)]
-        failure = None
-        try:
-            log = run_tool([simulator, *plusargs], cwd=folder, timeout_s=wall_limit_s, environment=_cocotb_environment(folder))
-        except ToolError as error:
-            failure = error
-            log = ""
-        counters = _read_counters(folder / "result.txt")
-        if "violation" in counters:
-            raise SimulationError(f"the accelerator must keep to its memory and to AXI4, and did not: {counters['violation']}")
-        answer_file = folder / "answer.json"
-        if failure is not None or not answer_file.exists():
-            raise failure or SimulationError(f"simulation must end with an answer, and did not: {_last_lines(log)}")
-        answer = json.loads(answer_file.read_text())
-        output = np.fromfile(folder / "dump.bin", dtype=np.uint8)
+        plusargs = periods | {"mem_phase_ps": mem_phase_ps, "op_ack_cycles": op_ack_cycles, "memory": folder / "memory.txt"}
+        command = [simulator, *(f"+{key}={value}" for key, value in plusargs.items()), *_trace_plusargs(trace, folder)]
+        answer, counters = _run(command, folder, wall_limit_s)
+        contents = np.fromfile(folder / "dump.bin", dtype=np.uint8)
         if trace is not None:
-            (folder / "trace.vcd").replace(trace.path)
+            if not (folder / "trace.vcd").exists():
+                raise ConfigError(f"simulator must be built with trace=True to write {trace.path}, and was not; build it so")
+            shutil.move(folder / "trace.vcd", trace.path)
     _check_answer(answer, counters, timeout_cycles)
     simulated_ps = int(counters.pop("simulated_ps"))
     return SimulationResult(
@@ -232,12 +213,31 @@ def simulate(
         events=answer["events"],
         configuration=answer["configuration"],
         memory={key: int(value) for key, value in counters.items()},
-        output=output,
+        output=contents,
         run_cycles=answer["run_cycles"],
         op_requests=answer["op_requests"],
         simulated_s=simulated_ps * 1e-12,
         wall_s=time.perf_counter() - started,
     )
+
+
+def _run(command: Sequence[str | Path], folder: Path, wall_limit_s: float) -> tuple[dict, dict[str, str]]:
+    """What the bench answered and what the memory counted. The memory's complaint explains a failure better than the simulator's."""
+    failure, log = None, ""
+    try:
+        log = run_tool(command, cwd=folder, timeout_s=wall_limit_s, environment=_cocotb_environment(folder))
+    except ToolError as error:
+        failure = error
+    result, answer = folder / "result.txt", folder / "answer.json"
+    counters = dict(line.split(" ", 1) for line in result.read_text().splitlines()) if result.exists() else {}
+    if "violation" in counters:
+        raise SimulationError(f"the accelerator must keep to its memory and to AXI4, and did not: {counters['violation']}")
+    if failure is not None:
+        raise failure
+    if not answer.exists():
+        last = " | ".join(line.strip() for line in log.splitlines()[-12:] if line.strip())
+        raise SimulationError(f"simulation must end with an answer, and did not: {last}")
+    return json.loads(answer.read_text()), counters
 
 
 def _check_arguments(core_period_ps: int, mem_period_ps: int, stall_probability: float, timeout_cycles: int, regions: Sequence[MemoryRegion]) -> None:
@@ -255,7 +255,7 @@ def _check_arguments(core_period_ps: int, mem_period_ps: int, stall_probability:
 def _trace_plusargs(trace: TraceRequest | None, folder: Path) -> list[str]:
     if trace is None:
         return []
-    edges = [cycle for window in trace.windows for cycle in window]
+    edges = [edge for first, last in trace.windows for edge in (first, last + 1)]
     if not edges or edges != sorted(edges) or any(last < first for first, last in trace.windows):
         raise ConfigError(f"trace windows must be ascending, disjoint (first, last) pairs, not {list(trace.windows)}")
     (folder / "windows.txt").write_text("".join(f"{first} {last}\n" for first, last in trace.windows))
@@ -280,16 +280,6 @@ def _cocotb_environment(folder: Path) -> dict[str, str]:
         "PYTHONPATH": os.pathsep.join([str(SOURCES.parents[1]), *filter(None, sys.path)]),
         REQUEST_VARIABLE: str(folder / "request.json"),
     }
-
-
-def _read_counters(path: Path) -> dict[str, str]:
-    if not path.exists():
-        return {}
-    return dict(line.split(" ", 1) for line in path.read_text().splitlines())
-
-
-def _last_lines(log: str) -> str:
-    return " | ".join(line.strip() for line in log.splitlines()[-12:] if line.strip())
 
 
 def _check_answer(answer: Mapping, counters: Mapping[str, str], timeout_cycles: int) -> None:

@@ -187,14 +187,9 @@ module tb #(
         more_windows = $fscanf(windows, "%d %d", first, last) == 2;
     end
     always @(negedge core_clk) if (more_windows && started) begin
-        if (!traced && run_cycles >= first) begin
-            trace_enable(1);
-            traced = 1;
-        end else if (traced && run_cycles > last) begin
-            trace_enable(0);
-            traced = 0;
-            more_windows = $fscanf(windows, "%d %d", first, last) == 2;
-        end
+        if (traced && run_cycles > last) more_windows = $fscanf(windows, "%d %d", first, last) == 2;
+        traced = more_windows && run_cycles >= first;
+        trace_enable(traced);
     end
 `endif
 endmodule

@@ -213,13 +213,18 @@ def test_a_build_is_made_once_and_a_broken_one_leaves_nothing(simulators, tmp_pa
 
 
 def test_a_trace_holds_the_windows_and_scopes_asked_for(simulators, tmp_path):
-    request = TraceRequest(path=tmp_path / "windows.vcd", windows=[(10, 19), (200, 204)], scopes={"dut": 1})
+    request = TraceRequest(path=tmp_path / "windows.vcd", windows=[(10, 14), (15, 19), (200, 204)], scopes={"dut": 1})
     run(simulators(64, trace=True), COPY, core_period_ps=2000, mem_period_ps=5000, trace=request)
     variables = {variable.full_name: variable for variable in pywellen.Waveform(str(request.path)).all_vars()}
     assert "tb.dut.m_axi_araddr" in variables and all(name.startswith("tb.dut.") for name in variables)
     rises = [when for when, value in variables["tb.dut.core_clk"].tv if value == 1]
     assert len(rises) == 10 + 5
     assert np.diff(rises).tolist() == [2000] * 9 + [2000 * (201 - 20)] + [2000] * 4
+
+
+def test_a_trace_from_a_simulator_without_one_is_refused(simulators, tmp_path):
+    with pytest.raises(ConfigError, match="must be built with trace=True"):
+        run(simulators(64), READ, size_bytes=256, trace=TraceRequest(path=tmp_path / "none.vcd", windows=[(0, 9)]))
 
 
 @pytest.mark.parametrize(
