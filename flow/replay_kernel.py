@@ -142,25 +142,27 @@ def _evaluate(s, m, cells):
 
 
 @njit(cache=True)
-def _causes(out_bits, settle, table, has_state, inputs, before, after, output):
-    """Mask of the inputs that made an output move: those that moved and matter before or after, else all that moved."""
-    low = (1 << inputs) - 1
-    moved, mask = (before ^ after) & low, 0
-    for i in range(inputs):
-        if moved >> i & 1:
-            for state in (before, after):
-                value = 0
-                for index in (state, state ^ 1 << i):
-                    if has_state:
-                        index = index & low | np.int64(settle[table + index]) << inputs
-                    value ^= out_bits[table + index] >> output & 1
-                mask |= value << i
-    return mask if mask else moved
+def _flipped(settle, table, has_state, inputs, index, pin):
+    """The local state that follows when one input moves."""
+    index ^= 1 << pin
+    return index & ((1 << inputs) - 1) | np.int64(settle[table + index]) << inputs if has_state else index
+
+
+@njit(cache=True)
+def _charged_state(out_bits, settle, table, has_state, inputs, before, after, output, pin):
+    """The local state in which `pin` alone completes the move of an output: as the last input to move, else as the first; or -1."""
+    if (out_bits[table + after] ^ out_bits[table + _flipped(settle, table, has_state, inputs, after, pin)]) >> output & 1:
+        return after
+    first = _flipped(settle, table, has_state, inputs, before, pin)
+    return first if (out_bits[table + before] ^ out_bits[table + first]) >> output & 1 else -1
 
 
 @njit(cache=True)
 def _count(s, m, c, phase):
-    """Count the pending changes of local states: edges of inputs, and moves of outputs by the inputs that caused them."""
+    """Count the pending changes of local states: edges of inputs, and moves of outputs by the inputs that caused them.
+
+    Where several inputs that moved could each have caused the move, it is shared evenly between them.
+    """
     moves, pending = m.moves, m.pending[0]
     m.pending[0] = 0
     if phase < 0:
@@ -168,23 +170,39 @@ def _count(s, m, c, phase):
     pin_start, inputs, outputs, has_state, pin_net, table = s.pin_start, s.inputs, s.outputs, s.has_state, s.pin_net, s.table
     out_bits, settle, clock_mask, state_start, edge_start, arc_start = s.out_bits, s.settle, s.clock_mask, s.state_start, s.edge_start, s.arc_start
     toggles, edges, arcs = c.toggles[phase], c.edges[phase], c.arcs[phase]
+    charged = np.empty(32, dtype=np.int64)
     for k in range(pending):
-        cell, before, after = moves[0, k], moves[1, k], moves[2, k]
+        cell, before, after, captured = moves[0, k], moves[1, k], moves[2, k], moves[3, k]
         count, start, states = inputs[cell], table[cell], state_start[cell + 1] - state_start[cell]
         for i in range(count):
             if (before ^ after) >> i & 1:
                 edges[edge_start[cell] + i * states + after] += 1
         moved = out_bits[start + before] ^ out_bits[start + after]
         for o in range(outputs[cell]):
-            if moved >> o & 1:
-                toggles[pin_net[pin_start[cell] + count + o]] += 1
-                mask = clock_mask[cell] if moves[3, k] else _causes(out_bits, settle, start, has_state[cell], count, before, after, o)
-                causes = 0
+            if not moved >> o & 1:
+                continue
+            toggles[pin_net[pin_start[cell] + count + o]] += 1
+            causes = 0
+            for i in range(count):
+                charged[i] = -1
+                if captured:
+                    charged[i] = after if clock_mask[cell] >> i & 1 else -1
+                elif (before ^ after) >> i & 1:
+                    charged[i] = _charged_state(out_bits, settle, start, has_state[cell], count, before, after, o, i)
+                causes += charged[i] >= 0
+            if not causes:  # no single input does it: they move one after the other, and the last to move the output is charged
+                state, last = before, 0
                 for i in range(count):
-                    causes += mask >> i & 1
-                for i in range(count):
-                    if mask >> i & 1:
-                        arcs[arc_start[cell] + (o * count + i) * states + after] += 1.0 / causes
+                    if (before ^ after) >> i & 1:
+                        following = _flipped(settle, start, has_state[cell], count, state, i)
+                        if (out_bits[start + state] ^ out_bits[start + following]) >> o & 1:
+                            charged[last] = -1
+                            charged[i], last = following, i
+                        state = following
+                causes = 1
+            for i in range(count):
+                if charged[i] >= 0:
+                    arcs[arc_start[cell] + (o * count + i) * states + charged[i]] += 1.0 / causes
 
 
 @njit(cache=True)

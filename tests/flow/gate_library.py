@@ -122,11 +122,10 @@ def liberty_text(*, pico: bool = False, vdd_v: float = VDD_V) -> str:
         body = f"area : {1 + len(names)};\n" + _leakage(u, name, _states(names)) + "".join(_input(u, name, p, cap) for p in names)
         for output, function in functions.items():
             unate = "negative_unate" if name in ("INV", "NAND2", "NOR2") else "positive_unate" if name in ("BUF", "AND2", "OR2") else "non_unate"
-            # XOR2's energy depends on the other input, to exercise conditions.
-            arcs = "".join(
-                _arcs(u, name, p, "combinational", unate, tuple(f"{n}{o}" for o in names if o != p for n in ("", "!")) if name == "XOR2" else ("",))
-                for p in names
-            )
+            # XOR2's energy depends on the other input, and AND2's is stated only where the other input lets an edge pass.
+            others = {p: next((o for o in names if o != p), "") for p in names}
+            whens = {p: (others[p], f"!{others[p]}") if name == "XOR2" else (others[p],) if name == "AND2" else ("",) for p in names}
+            arcs = "".join(_arcs(u, name, p, "combinational", unate, whens[p]) for p in names)
             body += f'pin ({output}) {{ direction : output; function : "{function}"; max_capacitance : {0.05 * u.cap:.15g};\n{arcs} }}\n'
         cells.append(f"cell ({name}) {{ {body} }}\n")
     zero = 'rise_constraint (scalar) { values ("0"); } fall_constraint (scalar) { values ("0"); }'

@@ -179,6 +179,7 @@ def test_groups_and_classes_add_up(mac, mac_profile, library):
     assert sum(result.leakage_by_class_w.values()) == near(result.leakage_w)
     parts = (result.internal_per_cycle_j, result.switching_per_cycle_j, result.clock_internal_per_cycle_j, result.clock_switching_per_cycle_j)
     assert all(part > 0 for part in parts) and result.energy_per_cycle_j == near(sum(parts))
+    assert result.uncovered_fraction == 0.0 and any(t.name == "AND2" for t in mac.types)
     assert result.internal_by_class_j["clock_gate"] > 0 and result.leakage_by_class_w["flop"] > 0
 
 

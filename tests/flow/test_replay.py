@@ -223,6 +223,10 @@ def test_counts_by_state_agree_with_counts_by_net(netlist, replayer):
             out = nets[len(logic.inputs) + o]
             assert states[logic.outputs_table[o] == 1].sum() == pytest.approx(profile.duty[out])
             assert arcs[o].sum() == pytest.approx(profile.toggles_per_cycle[out])
+            if logic.kind == "combinational":
+                # Each move is charged to an input in a state where that input alone moves the output.
+                for i in range(len(logic.inputs)):
+                    assert not np.any(arcs[o, i][logic.outputs_table[o] == logic.outputs_table[o][index ^ 1 << i]])
 
 
 def test_moves_are_charged_to_the_inputs_that_matter(tmp_path, library):
@@ -242,6 +246,20 @@ def test_moves_are_charged_to_the_inputs_that_matter(tmp_path, library):
     logic = netlist.types[netlist.cell_type[netlist.cell_names.index("f")]]
     moves = profile.arcs_per_cycle[flop:][: 2 * logic.states].reshape(2, logic.states).sum(axis=1) * profile.cycles
     assert moves[logic.inputs.index("D")] == 0 and moves[logic.inputs.index("CK")] == 4
+
+
+def test_a_carry_that_no_single_input_moves_is_charged_to_one_that_completes_it(tmp_path, library):
+    verilog = "module block(input clk, a, output y, s, q); FA u(.A(a), .B(a), .C(a), .CO(y), .S(s)); DFF f(.CK(clk), .D(y), .Q(q)); endmodule"
+    netlist = map_and_read(verilog, tmp_path / "carry", library)
+    a = np.array([0, 0, 1, 0])
+    values = {n: to_bits(v, 1) for n, v in {"a": a, "y": a, "s": a, "q": np.concatenate([[0], a[:-1]])}.items()}
+    profile = Replayer(netlist, clocks=("clk",)).replay(Recording(name="carry", cycles=4, values=values, registers={"q": 0}))["all"]
+    adder = netlist.cell_names.index("u")
+    logic = netlist.types[netlist.cell_type[adder]]
+    carry = logic.outputs.index("CO")
+    arcs = profile.arcs_per_cycle[layout(netlist).arc_start[adder] :][: 2 * 24].reshape(2, 3, 8)[carry] * profile.cycles
+    # A, then B, then C: 000 -> 111 raises the carry with B, at A + 2 B + 4 C = 3; 111 -> 000 drops it with B, at 4.
+    assert {(int(i), int(s)): arcs[i, s] for i, s in np.argwhere(arcs)} == {(1, 3): 1.0, (1, 4): 1.0}
 
 
 def test_phases_split_the_window_exactly(netlist, replayer):
