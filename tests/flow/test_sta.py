@@ -18,6 +18,7 @@ from small_library import (
 
 from flow.corner import Corner
 from flow.sta import boundary_delay_s, time_design
+from flow.synth import RECIPES, synthesize
 from flow.tech import load_technology
 from hw.errors import ConfigError, ToolError
 
@@ -244,6 +245,34 @@ def test_a_macro_brings_its_own_liberty_at_its_own_voltage(timing, tmp_path):
         timing(WITH_MACRO, module="top", vdds_v=(0.5,), macro_liberty={corner: [other]})
     with pytest.raises(ToolError, match="RAM not found"):
         timing(WITH_MACRO, module="top", vdds_v=(0.5,))
+
+
+MULTIPLY = """module multiply(input clk, input [7:0] a, b, output reg [15:0] p);
+  reg [7:0] x, y; always @(posedge clk) begin x <= a; y <= b; p <= x * y; end endmodule"""
+
+
+def test_gates_are_sized_for_the_target_period_and_recipes_trade_area_for_speed(tmp_path):
+    (tmp_path / "multiply.v").write_text(MULTIPLY)
+    technology = load_technology("fdsoi28p")
+    corner = technology.nominal_corner()
+    measured = {}
+    for name, recipe, period_s in (("fast", "speed", None), ("relaxed", "speed", 2e-9), ("small", "area", None)):
+        netlist = synthesize(
+            verilog=[tmp_path / "multiply.v"],
+            module="multiply",
+            clocks=["clk"],
+            technology=technology,
+            corner=corner,
+            recipe=RECIPES[recipe],
+            period_s=period_s,
+            cache=tmp_path / "cache",
+        )
+        (timing,) = time_design(
+            netlists=[netlist.netlist], module="multiply", technology=technology, corners=[corner], clocks=["clk"], cache=tmp_path / "cache"
+        )
+        measured[name] = (netlist.area_um2, timing["clk"].reg_to_reg.delay_s)
+    assert measured["small"][0] < measured["relaxed"][0] < measured["fast"][0]
+    assert measured["fast"][1] < measured["relaxed"][1] < 2e-9 and measured["fast"][1] < measured["small"][1]
 
 
 @pytest.mark.skipif(not PDK.is_dir(), reason="open PDK data is not here")
