@@ -103,8 +103,11 @@ class _EngineState:
         self.pointer = Signal((2 * WINDOW - 1).bit_length(), name=f"{name}_pointer")
         """Next instruction of the program to look at, modulo 2 WINDOW."""
         self.seen = Signal(name=f"{name}_seen")
+        """Whether its own instruction or a barrier was found there."""
         self.slot = data.View(_SLOT, register(_SLOT.size, f"{name}_slot"))
-        """What stands there, where `seen`."""
+        """What that is."""
+        self.wants_look, self.looks = Signal(name=f"{name}_wants_look"), Signal(name=f"{name}_looks")
+        """Whether there is an instruction to look at, and whether it has been read and is at the buffer's output now."""
         self.may_start = Signal(name=f"{name}_may_start")
         """Whether that is the engine's instruction, its tokens are there and the engine is ready."""
         # Instructions given and not retired, oldest first: what they signal, and where they stand in the program.
@@ -134,7 +137,8 @@ class Sequencer(Shared):
 
     The program buffer is one bank of `WINDOW` instructions with three readers: each engine has a pointer that walks the program and stops
     at the engine's own instructions, so an engine is only held up by itself, and by an engine that is `WINDOW` behind. An instruction is
-    offered (`instr_payload`, `<engine>_valid`) two cycles after its wait tokens are there and the engine is ready, at most one in two cycles.
+    offered (`instr_payload`, `<engine>_valid`) two cycles after its wait tokens are there and the engine is ready, at most one in two cycles;
+    a pointer passes an instruction that is not its own in two cycles, when the buffer's read port is free.
     A `<engine>_done` gives the tokens two cycles later; it waits where a queue holds `TOKEN_LIMIT`. Fetching stays within the program and
     asks only for what has room, so `beat_ready` is always given to program beats.
 
@@ -171,12 +175,14 @@ class Sequencer(Shared):
         index_bits = 32 - (INSTRUCTION_BYTES.bit_length() - 1)
         self._engines = {engine: _EngineState(engine, index_bits) for engine in Engine}
         self._tokens = {pair: Signal(TOKEN_LIMIT.bit_length(), name=f"tokens_{pair[0].name}_{pair[1].name}".lower()) for pair in TOKEN_PAIRS}
-        self._slots = Array([register(_SLOT.size, f"slot_{i}") for i in range(WINDOW)])
-        """What each instruction of the buffer is, as `_SLOT`."""
         self._total = register(index_bits, "total")
         self._requested, self._received = Signal(index_bits), Signal(index_bits)
         """Instructions asked for, and in the buffer, since the start."""
+        self._unreadable, self._unreadable_at = Signal(), register((2 * WINDOW - 1).bit_length(), "unreadable_at")
+        """Whether an instruction came with an error, and where the first such is, as in `_EngineState.pointer`."""
         self._pass_barrier = Signal()
+        self._found = data.View(_SLOT, Signal(_SLOT.size, name="found"))
+        """What stands at the buffer's output."""
         m.submodules.buffer = self._buffer = Sram(words=WINDOW, bits=INSTRUCTION_BITS)
 
         self._fetch(m)
@@ -215,23 +221,17 @@ class Sequencer(Shared):
         return (ahead[:bits] - state.pointer)[:bits]
 
     def _receive(self, m: Module) -> None:
-        """Put beats together, note what instruction it is, write it into the buffer."""
+        """Put beats together and write the instruction into the buffer."""
         parts = INSTRUCTION_BYTES // self.config.axi_bytes
         part, bad = Signal(range(parts)), Signal()
         earlier = Array([register(len(self.beat_data), f"earlier_{i}") for i in range(parts - 1)])
         take = self.beat_valid & self.beat_program
         complete = take & (part == parts - 1)
-        word = Cat(*earlier, self.beat_data)
-        slot = data.View(_SLOT, Signal(_SLOT.size, name="arrived"))
-        header = fields(word, Opcode.END)
         m.d.comb += [
             self.beat_ready.eq(self.beat_program),
             self._buffer.write_en.eq(complete),
             self._buffer.write_addr.eq(self._received),
-            self._buffer.write_data.eq(word),
-            slot.kind.eq(Mux(bad | self.beat_error, Kind.UNREADABLE, decode_kind(word, self.config.array.rows))),
-            slot.waits.eq(Cat(header.wait_load, header.wait_compute, header.wait_store)),
-            slot.signals.eq(Cat(header.signal_load, header.signal_compute, header.signal_store)),
+            self._buffer.write_data.eq(Cat(*earlier, self.beat_data)),
         ]
         with m.If(take):
             m.d.sync += [part.eq(Mux(complete, 0, part + 1)), bad.eq(~complete & (bad | self.beat_error))]
@@ -239,17 +239,23 @@ class Sequencer(Shared):
                 with m.If(~complete):
                     m.d.sync += earlier[part].eq(self.beat_data)
         with m.If(complete):
-            m.d.sync += [self._slots[self._received[: (WINDOW - 1).bit_length()]].eq(slot.as_value()), self._received.eq(self._received + 1)]
+            m.d.sync += self._received.eq(self._received + 1)
+            with m.If((bad | self.beat_error) & ~self._unreadable):
+                m.d.sync += [self._unreadable.eq(1), self._unreadable_at.eq(self._received)]
         with m.If(~self.busy):
-            m.d.sync += [self._received.eq(0), part.eq(0), bad.eq(0)]
+            m.d.sync += [self._received.eq(0), part.eq(0), bad.eq(0), self._unreadable.eq(0)]
 
     def _look_ahead(self, m: Module, engine: Engine) -> None:
-        """Move an engine's pointer to its next instruction or the next barrier, one instruction in two cycles."""
-        state = self._engines[engine]
-        with m.If(~state.seen):
-            with m.If(self._distance(self._received, state) != 0):
-                m.d.sync += [state.seen.eq(1), state.slot.as_value().eq(self._slots[state.pointer[:-1]])]
-        with m.Elif((state.slot.kind < Kind.END) & (state.slot.kind != engine) | self._pass_barrier):
+        """Move an engine's pointer to its next instruction or the next barrier."""
+        state, found = self._engines[engine], self._found
+        kind = Mux(self._unreadable & (self._unreadable_at == state.pointer), Kind.UNREADABLE, found.kind)
+        m.d.comb += state.wants_look.eq(self.running & ~state.seen & ~state.looks & (self._distance(self._received, state) != 0))
+        with m.If(state.looks):
+            with m.If((kind == engine) | (kind >= Kind.END)):
+                m.d.sync += [state.seen.eq(1), state.slot.kind.eq(kind), state.slot.waits.eq(found.waits), state.slot.signals.eq(found.signals)]
+            with m.Else():
+                m.d.sync += state.pointer.eq(state.pointer + 1)
+        with m.If(self._pass_barrier):
             m.d.sync += [state.seen.eq(0), state.pointer.eq(state.pointer + 1)]
         with m.If(~self.busy):
             m.d.sync += [state.seen.eq(0), state.pointer.eq(0)]
@@ -270,15 +276,39 @@ class Sequencer(Shared):
         with m.If(~self.busy):
             m.d.sync += [state.given.eq(0), state.completed.eq(0), state.retired.eq(0)]
 
-    def _dispatch(self, m: Module) -> None:
-        """Choose an engine that may start (compute first), read its instruction, offer it until it is taken; then its wait tokens are gone."""
+    def _read_buffer(self, m: Module) -> tuple[Signal, Signal]:
+        """Give the buffer's read port to an engine that may start (compute first), else to one that wants to look ahead.
+
+        Returns whether an instruction is being offered, and to which engine.
+        """
         order = (Engine.COMPUTE, Engine.LOAD, Engine.STORE)
         chosen, offering = Signal(2), Signal()
-        m.d.comb += [self.instr_payload.eq(self._buffer.read_data), self.ev_instructions.eq(0)]
-        for engine in reversed(order):
-            with m.If(~offering & self.running & self._engines[engine].may_start):
+        header = fields(self._buffer.read_data, Opcode.END)
+        m.d.comb += [
+            self.instr_payload.eq(self._buffer.read_data),
+            self._found.kind.eq(decode_kind(self._buffer.read_data, self.config.array.rows)),
+            self._found.waits.eq(Cat(header.wait_load, header.wait_compute, header.wait_store)),
+            self._found.signals.eq(Cat(header.signal_load, header.signal_compute, header.signal_store)),
+        ]
+        m.d.sync += [self._engines[engine].looks.eq(0) for engine in order]
+        may_start = Cat(self._engines[engine].may_start for engine in order) & (self.running & ~offering).replicate(len(order))
+        for engine in reversed(order):  # later assignments win
+            state = self._engines[engine]
+            with m.If(~offering & ~may_start.any() & state.wants_look):
+                m.d.comb += [self._buffer.read_en.eq(1), self._buffer.read_addr.eq(state.pointer)]
+                m.d.sync += [self._engines[other].looks.eq(other == engine) for other in order]
+        for i, engine in reversed(list(enumerate(order))):
+            with m.If(may_start[i]):
                 m.d.comb += [self._buffer.read_en.eq(1), self._buffer.read_addr.eq(self._engines[engine].pointer)]
                 m.d.sync += [offering.eq(1), chosen.eq(engine)]
+        with m.If(~self.busy):
+            m.d.sync += offering.eq(0)
+        return offering, chosen
+
+    def _dispatch(self, m: Module) -> None:
+        """Offer an instruction that was read to its engine until it is taken; then its wait tokens are gone."""
+        offering, chosen = self._read_buffer(m)
+        m.d.comb += self.ev_instructions.eq(0)
         accepted = {engine: Signal(name=f"{engine.name.lower()}_accepted") for engine in Engine}
         for engine, state in self._engines.items():
             m.d.comb += self._port(engine, "valid").eq(offering & self.running & (chosen == engine))
@@ -299,8 +329,6 @@ class Sequencer(Shared):
             m.d.sync += tokens.eq(tokens + given - taken)
             with m.If(~self.busy):
                 m.d.sync += tokens.eq(0)
-        with m.If(~self.busy):
-            m.d.sync += offering.eq(0)
 
     def _index(self, state: _EngineState) -> Value:
         """Where an engine's pointer stands in the program."""
@@ -316,7 +344,7 @@ class Sequencer(Shared):
         m.d.comb += [
             self.ev_stall_load.eq(waiting & lacks_load),
             self.ev_stall_store.eq(waiting & ~lacks_load & lacks_store),
-            self.ev_stall_program.eq(free & ~(state.seen & ((state.slot.kind == Kind.COMPUTE) | (state.slot.kind >= Kind.END)))),
+            self.ev_stall_program.eq(free & ~state.seen),
         ]
 
     def _control(self, m: Module) -> None:
