@@ -1,5 +1,6 @@
 """Timing against hand calculation, and the ways in which OpenSTA would quietly say something else."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -256,14 +257,16 @@ def test_gates_are_sized_for_the_target_period_and_recipes_trade_area_for_speed(
     technology = load_technology("fdsoi28p")
     corner = technology.nominal_corner()
     measured = {}
-    for name, recipe, period_s in (("fast", "speed", None), ("relaxed", "speed", 2e-9), ("small", "area", None)):
+    speed = RECIPES["speed"]
+    cases = (("fast", speed, None), ("relaxed", speed, 2e-9), ("unsized", replace(speed, fastest=False), None), ("small", RECIPES["area"], None))
+    for name, recipe, period_s in cases:
         netlist = synthesize(
             verilog=[tmp_path / "multiply.v"],
             module="multiply",
             clocks=["clk"],
             technology=technology,
             corner=corner,
-            recipe=RECIPES[recipe],
+            recipe=recipe,
             period_s=period_s,
             cache=tmp_path / "cache",
         )
@@ -273,6 +276,7 @@ def test_gates_are_sized_for_the_target_period_and_recipes_trade_area_for_speed(
         measured[name] = (netlist.area_um2, timing["clk"].reg_to_reg.delay_s)
     assert measured["small"][0] < measured["relaxed"][0] < measured["fast"][0]
     assert measured["fast"][1] < measured["relaxed"][1] < 2e-9 and measured["fast"][1] < measured["small"][1]
+    assert measured["fast"][1] < measured["unsized"][1] and measured["unsized"][0] < measured["fast"][0]
 
 
 @pytest.mark.skipif(not PDK.is_dir(), reason="open PDK data is not here")
