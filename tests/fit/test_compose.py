@@ -55,6 +55,12 @@ def test_event_counts_of_a_layer_by_hand():
     assert counts["load_items"] == 4 + 4 + 4
     assert counts["write_beats"] == 4
     assert counts["read_beats"] == 4 + 4 + 2 * 4 + 8 * counts["instructions"]
+    padded = lower(config, LayerShape(name="padded", kind="conv", in_channels=4, out_channels=4, in_h=2, in_w=2, kernel_h=3, kernel_w=3,
+                                      pad_top=1, pad_bottom=1, pad_left=1, pad_right=1))  # fmt: skip
+    traffic = measure(architecture(config), padded.numbers, choose_tiling(config, padded))
+    counts = event_counts(design_parameters(config), traffic)
+    # Each of two stripes fills its row of padding (4 words); the columns at left and right (3 rows) are filled for both at once. The image is read once.
+    assert traffic.fill_words == 2 * 4 + 3 * 2 and counts["load_items"] == 4 + traffic.fill_words + 4 * 9 + 4
     assert set(counts) >= {counter for use in uses(design_parameters(config)) for counter, _ in use.events.values()}
 
 
