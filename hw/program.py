@@ -9,7 +9,7 @@ from hw.errors import ConfigError
 from hw.isa import INSTRUCTION_BYTES, Opcode, decode
 from hw.lowering import Lowering
 from hw.tensors import Region
-from hw.tiling import Tiling
+from hw.tile_plan import Tiling
 
 
 @dataclass(frozen=True, kw_only=True)

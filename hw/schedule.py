@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import product
 
 from hw.lowering import LoweredLayer
-from hw.tiling import ALL, STREAM, WEIGHTS_OUTER, Plan, Tiling
+from hw.tile_plan import ALL, STREAM, WEIGHTS_OUTER, Plan, Tiling
 
 
 @dataclass(frozen=True, kw_only=True)

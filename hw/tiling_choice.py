@@ -6,7 +6,8 @@ from numba import njit
 from hw.config import AcceleratorConfig
 from hw.errors import ConfigError
 from hw.lowering import LoweredLayer, Lowering
-from hw.tiling import LEGAL, PROBLEMS, SPATIAL_OUTER, WEIGHTS_OUTER, Architecture, Tiling, Traffic, architecture, ceil_div, measure, plan
+from hw.tile_plan import LEGAL, PROBLEMS, SPATIAL_OUTER, WEIGHTS_OUTER, Architecture, Tiling, architecture, ceil_div, plan
+from hw.tiling import Traffic, measure
 
 MAX_CANDIDATES = 512
 """More than `candidates` ever finds."""
