@@ -190,16 +190,15 @@ def _count(s, m, c, phase):
                 elif (before ^ after) >> i & 1:
                     charged[i] = _charged_state(out_bits, settle, start, has_state[cell], count, before, after, o, i)
                 causes += charged[i] >= 0
-            if not causes:  # no single input does it: they move one after the other, and the last to move the output is charged
-                state, last = before, 0
+            if not causes:  # no single input does it: they move one after the other, and the first to move the output is charged
+                state, causes = before, 1
                 for i in range(count):
                     if (before ^ after) >> i & 1:
                         following = _flipped(settle, start, has_state[cell], count, state, i)
                         if (out_bits[start + state] ^ out_bits[start + following]) >> o & 1:
-                            charged[last] = -1
-                            charged[i], last = following, i
+                            charged[i] = following
+                            break
                         state = following
-                causes = 1
             for i in range(count):
                 if charged[i] >= 0:
                     arcs[arc_start[cell] + (o * count + i) * states + charged[i]] += 1.0 / causes

@@ -248,6 +248,18 @@ def test_moves_are_charged_to_the_inputs_that_matter(tmp_path, library):
     assert moves[logic.inputs.index("D")] == 0 and moves[logic.inputs.index("CK")] == 4
 
 
+def test_inputs_that_move_together_share_the_move(tmp_path, library):
+    verilog = "module block(input clk, a, b, output y, q); AND2 u(.A(a), .B(b), .Y(y)); DFF f(.CK(clk), .D(y), .Q(q)); endmodule"
+    netlist = map_and_read(verilog, tmp_path / "both", library)
+    a = np.array([0, 0, 1, 0])
+    values = {n: to_bits(v, 1) for n, v in {"a": a, "b": a, "y": a, "q": np.concatenate([[0], a[:-1]])}.items()}
+    profile = Replayer(netlist, clocks=("clk",)).replay(Recording(name="both", cycles=4, values=values, registers={"q": 0}))["all"]
+    start = layout(netlist).arc_start[netlist.cell_names.index("u")]
+    arcs = profile.arcs_per_cycle[start : start + 8].reshape(2, 4) * profile.cycles
+    # By state A + 2 B: either may be the last to rise, at 3; either may be the first to fall, while the other is still up.
+    assert arcs.tolist() == [[0, 0, 0.5, 0.5], [0, 0.5, 0, 0.5]]
+
+
 def test_a_carry_that_no_single_input_moves_is_charged_to_one_that_completes_it(tmp_path, library):
     verilog = "module block(input clk, a, output y, s, q); FA u(.A(a), .B(a), .C(a), .CO(y), .S(s)); DFF f(.CK(clk), .D(y), .Q(q)); endmodule"
     netlist = map_and_read(verilog, tmp_path / "carry", library)
