@@ -11,7 +11,7 @@ from hw.shared import Shared, register
 BIAS_BITS, MULTIPLIER_BITS, SHIFT_BITS = 32, 16, 6
 PARAMETER_BITS = BIAS_BITS + MULTIPLIER_BITS + SHIFT_BITS
 """Bits of a parameter that are kept on chip: the others of its 8 bytes are padding."""
-STAGES = 7
+STAGES = 8
 """Registers between the parameters and the output of a lane."""
 LATENCY = STAGES + 1
 """Cycles from `start` to `word_valid`."""
@@ -62,12 +62,13 @@ class Post(Shared):
         p = stage(bias=bias, multiplier=rest[:MULTIPLIER_BITS], shift=rest[MULTIPLIER_BITS:])
         p = stage(value=self.sums.word_select(lane, self.acc_bits).as_signed() + p.bias, multiplier=p.multiplier, shift=p.shift)
 
-        # The multiplier in four digits, each the sum of four shifted values: no longer a path than a processing element's, and smaller
-        # than what Yosys makes of a product (measured).
-        digits = [p.multiplier.word_select(i, 4) for i in range(4)]
-        rows = [[Mux(bit, p.value, 0).as_signed() << i for i, bit in enumerate(digit)] for digit in digits]
-        p = stage(shift=p.shift, **{f"digit_{i}": sum(row[1:], row[0]) for i, row in enumerate(rows)})
-        p = stage(shift=p.shift, product=p.digit_0 + (p.digit_1 << 4) + (p.digit_2 << 8) + (p.digit_3 << 12))
+        # The multiplier is applied in digits of two bits, which select one of 0, 1, 2, 3 times the value: smaller, and no longer a path
+        # than those of the processing elements (measured), which a product of this width would not be.
+        p = stage(value=p.value, triple=p.value + (p.value << 1), multiplier=p.multiplier, shift=p.shift)
+        digits = [p.multiplier.word_select(i, 2) for i in range(MULTIPLIER_BITS // 2)]
+        rows = [Mux(digit[1], Mux(digit[0], p.triple, p.value << 1), Mux(digit[0], p.value, 0)).as_signed() for digit in digits]
+        p = stage(shift=p.shift, **{f"row_{i}": low + (high << 2) for i, (low, high) in enumerate(zip(rows[::2], rows[1::2], strict=True))})
+        p = stage(shift=p.shift, product=p.row_0 + (p.row_1 << 4) + (p.row_2 << 8) + (p.row_3 << 12))
 
         # Rounding needs one bit below the point, and whether any bit below that one was set ("lost").
         extended = (p.product << 1).as_signed()

@@ -33,7 +33,7 @@ def test_a_compute_takes_its_steps_and_a_constant(stages, height, width, kernel_
     assert kernel_w * groups >= drain_cycles or pixels == 1, "draining must be hidden here"
     steps = passes * pixels * kernel_w * groups
     last_block = (pixels - 1) % config.array.acc_depth + 1
-    assert bench.done[-1] - bench.accepted[-1] == steps + last_block * drain_cycles + stages + 12
+    assert bench.done[-1] - bench.accepted[-1] == steps + last_block * drain_cycles + stages + 13
     assert bench.events["stall_drain"] == 0
 
 
@@ -50,7 +50,7 @@ def test_where_draining_takes_longer_it_sets_the_pace():
     bench = cycles_of(config, 2, [{"tile_h": 2, "tile_w": 4, "c_groups": 1, "passes": 2}] * 4)
     blocks, drain_cycles, issue_cycles = 4 * 2 * 2, 4 * 8, 4 * 2
     busy = bench.done[-1] - bench.accepted[1]
-    assert busy == issue_cycles + blocks * drain_cycles + config.array.multiplier_stages + 12
+    assert busy == issue_cycles + blocks * drain_cycles + config.array.multiplier_stages + 13
     # Issue is over when the last block but two has drained and the last one has issued; it waited for all else.
     assert bench.events["stall_drain"] == (blocks - 2) * drain_cycles - (blocks - 2) * issue_cycles
 
