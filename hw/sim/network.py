@@ -1,0 +1,88 @@
+"""Run compiled layers on the RTL and compare every output bit with the golden model."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from hw.compiler import compile_network
+from hw.config import AcceleratorConfig
+from hw.errors import ToolError
+from hw.golden import QuantizedLayer, activations, random_layer, run_layer
+from hw.layers import LayerShape
+from hw.program import Program
+from hw.registers import Cause
+from hw.sim.run import MemoryRegion, SimulationResult, simulate
+
+
+@dataclass(frozen=True, kw_only=True)
+class Workload:
+    """Layers with all their integers, as a program and its inputs (layer name to array)."""
+
+    layers: tuple[QuantizedLayer, ...]
+    program: Program
+    inputs: Mapping[str, np.ndarray]
+
+    def golden(self) -> dict[str, np.ndarray]:
+        """Every layer's output by the golden model, by name."""
+        outputs, previous = {}, None
+        for layer, compiled in zip(self.layers, self.program.layers, strict=True):
+            previous = run_layer(layer, self.inputs[compiled.name] if compiled.has_own_input else previous)
+            outputs[compiled.name] = previous
+        return outputs
+
+
+def random_workload(
+    config: AcceleratorConfig, shapes: list[LayerShape], *, batch: int = 1, kind: str = "typical", zero_point: int = 0, seed: int = 1
+) -> Workload:
+    """`shapes`, one after the other, with data of a `kind` (see `hw.golden.DATA_KINDS`) drawn from `seed`."""
+    rng = np.random.default_rng(seed)
+    bits = config.precision.activation_bits
+    layers = [random_layer(shape, rng, bits, config.precision.weight_bits, kind, (zero_point, zero_point)) for shape in shapes]
+    program = compile_network(config, layers, batch=batch)
+    inputs = {}
+    for compiled in program.layers:
+        s = compiled.lowering.shape
+        if compiled.has_own_input:
+            size = (batch, s.in_channels) if s.kind == "fc" else (batch, s.in_channels, s.in_h, s.in_w)
+            inputs[s.name] = activations(size, bits, rng, kind, zero_point)
+    return Workload(layers=tuple(layers), program=program, inputs=inputs)
+
+
+def run_workload(simulator: Path, workload: Workload, *, where: str = "", **options) -> SimulationResult:
+    """Simulate `workload` with the `options` of `hw.sim.run.simulate`; raises `ToolError`, which names `where`, unless the machine
+    ends without an error and every output of every layer equals the golden model's."""
+    program = workload.program
+    written = [region for region in program.regions.values() if region.write]
+    first, end = min(region.address for region in written), max(region.address + region.size_bytes for region in written)
+    result = simulate(
+        simulator=simulator,
+        image=program.memory(workload.inputs),
+        regions=[MemoryRegion(address=region.address, size_bytes=region.size_bytes, write=region.write) for region in program.regions.values()],
+        program_address=program.program_address,
+        program_bytes=program.program_bytes,
+        output_address=first,
+        output_bytes=end - first,
+        **options,
+    )
+    if result.cause != Cause.NONE:
+        raise ToolError(f"simulated program must end without error, not with {result.cause.name} at {result.error_address:#x} ({where})")
+    memory = np.zeros(end - program.base_address, dtype=np.uint8)
+    memory[first - program.base_address :] = result.output
+    for name, expected in workload.golden().items():
+        got = program.output(memory, name)
+        if not np.array_equal(got, expected):
+            raise ToolError(f"outputs of {name} must equal the golden model's, not differ in {np.sum(got != expected)} of {got.size} values ({where})")
+    return result
+
+
+def window(shape: LayerShape, *, out_rows: int, out_channels: int) -> LayerShape:
+    """The first output rows and channels of a layer, with all inputs that they need; of a grouped layer, the first group."""
+    rows, channels = min(shape.out_h, out_rows), min(shape.out_channels // shape.groups, out_channels)
+    needed = (rows - 1) * shape.stride_h + shape.dilation * (shape.kernel_h - 1) + 1 - shape.pad_top
+    changes = {
+        "in_channels": shape.in_channels // shape.groups, "out_channels": channels, "groups": 1,
+        "in_h": min(shape.in_h, needed), "pad_bottom": max(0, needed - shape.in_h),
+    }  # fmt: skip
+    return shape.model_copy(update=changes)
