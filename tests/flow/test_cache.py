@@ -253,13 +253,13 @@ def test_a_kill_loses_only_the_running_step(tmp_path):
     names = folders(tmp_path / "cache")
     assert [bool(re.fullmatch("[0-9a-f]{64}", name)) for name in names] == [False, True]
     again = start(tmp_path, 0)
-    output = again.communicate(timeout=60)[0].split("\n")
+    output = again.communicate(timeout=300)[0].split("\n")
     assert output == ["start 2", "start 3", "14", ""]
     assert all(re.fullmatch("[0-9a-f]{64}", name) for name in folders(tmp_path / "cache"))
 
 
 def test_two_runs_side_by_side_agree_and_leave_one_entry_each(tmp_path):
     runs = [start(tmp_path, 0.1) for _ in range(2)]
-    outputs = [run.communicate(timeout=60)[0].splitlines()[-1] for run in runs]
+    outputs = [run.communicate(timeout=300)[0].splitlines()[-1] for run in runs]
     assert outputs == ["14", "14"] and [run.returncode for run in runs] == [0, 0]
     assert len(folders(tmp_path / "cache")) == 3

@@ -15,7 +15,7 @@ from hw.errors import ToolError
 
 
 def run_python(text: str, folder: Path, **options):
-    return run_tool([sys.executable, "-c", text], cwd=folder, step="try", **{"timeout_s": 20, **options})
+    return run_tool([sys.executable, "-c", text], cwd=folder, step="try", **{"timeout_s": 120, **options})
 
 
 def test_a_run_returns_both_output_streams(tmp_path):
@@ -43,7 +43,7 @@ def test_a_hanging_run_is_killed_with_all_it_started(tmp_path):
     begin = time.monotonic()
     with pytest.raises(ToolError, match=r"must finish within 1\.5 s.*last lines: waiting"):
         run_python(text, tmp_path, timeout_s=1.5)
-    assert time.monotonic() - begin < 10
+    assert time.monotonic() - begin < 30
     child_pid = int((tmp_path / "child").read_text())
     for _ in range(50):
         if not _is_alive(child_pid):
@@ -64,9 +64,9 @@ def test_an_error_line_is_a_failure_though_the_exit_code_is_zero(tmp_path):
     script = tmp_path / "script.tcl"
     script.write_text("read_liberty absent.lib\n")
     arguments = [find_tool("sta"), "-no_init", "-no_splash", "-exit", "script.tcl"]
-    run_tool(arguments, cwd=tmp_path, timeout_s=20, step="sta")
+    run_tool(arguments, cwd=tmp_path, timeout_s=120, step="sta")
     with pytest.raises(ToolError, match=r"sta must report no error, not '.*Error: .*absent\.lib"):
-        run_tool(arguments, cwd=tmp_path, timeout_s=20, step="sta", error_patterns=[r"\bError:"])
+        run_tool(arguments, cwd=tmp_path, timeout_s=120, step="sta", error_patterns=[r"\bError:"])
 
 
 def test_a_death_by_signal_and_a_missing_program_are_reported(tmp_path):
@@ -137,8 +137,8 @@ def test_the_verilator_wrapper_lints_and_is_laid_out_once(tmp_path):
     assert find_tool("verilator") == home / "verilator"
     (tmp_path / "top.v").write_text("module top(input wire [7:0] a, output wire [7:0] y); assign y = ~a; endmodule\n")
     assert "VERILATOR_ROOT" not in os.environ
-    run_tool([find_tool("verilator"), "--cc", "top.v"], cwd=tmp_path, timeout_s=60, step="verilator")
+    run_tool([find_tool("verilator"), "--cc", "top.v"], cwd=tmp_path, timeout_s=240, step="verilator")
     assert (tmp_path / "obj_dir" / "Vtop.h").exists()
     (tmp_path / "top.v").write_text("module top(input wire a); assign y = ~a; endmodul\n")
     with pytest.raises(ToolError, match="verilator must exit with 0"):
-        run_tool([find_tool("verilator"), "--cc", "top.v"], cwd=tmp_path, timeout_s=60, step="verilator")
+        run_tool([find_tool("verilator"), "--cc", "top.v"], cwd=tmp_path, timeout_s=240, step="verilator")
