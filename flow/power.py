@@ -1,9 +1,9 @@
 """Energy per cycle and leakage of a netlist at one corner, from Liberty tables and an activity profile.
 
 Internal energy is looked up for every edge at its own input slew and output load, for its own direction and
-local state. A net costs C V^2 / 2 per transition, C being what its
-rising edge sees: that is when the supply delivers C V^2. Leakage is weighted with the time spent in
-each local state. Energies are per clock cycle and do not depend on the frequency; a power stands only beside one.
+local state. A net costs C V^2 / 2 per transition, C being what its rising edge sees: that is when the supply
+delivers C V^2. Leakage is weighted with the time spent in each local state. Energies are per clock cycle and
+do not depend on the frequency; a power stands only beside one.
 """
 
 from collections.abc import Callable, Mapping, Sequence
