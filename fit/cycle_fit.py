@@ -73,7 +73,7 @@ def cases_of(frame: pd.DataFrame) -> Cases:
     architectures, layers, tilings, traffic, dram, ideal = [], [], [], [], [], []
     for _, row in frame.iterrows():
         config = config_of(row)
-        shape = LayerShape(name=str(row["layer"]), kind=row["kind"], **{name: int(row[name]) for name in _SHAPE})
+        shape = LayerShape(name="row", kind=row["kind"], **{name: int(row[name]) for name in _SHAPE})
         lowered = lower(config, shape, batch=int(row["batch"]), fold=bool(row["fold"])).numbers
         tiling = Tiling(*(int(row[name]) for name in Tiling._fields))
         arch = architecture(config)
@@ -87,7 +87,7 @@ def cases_of(frame: pd.DataFrame) -> Cases:
         layers.append(lowered)
         tilings.append(tiling)
         traffic.append(counted)
-        dram.append(dram_times(None if row["dram"] == IDEAL else load_dram_part(row["dram"]), counted))
+        dram.append(dram_times(None if row["dram"] == IDEAL else load_dram_part(row["dram"]), arch, lowered, tiling, counted))
         ideal.append(shape.macs * int(row["batch"]) / config.multipliers)
     waiting = frame[["stall_load", "stall_store", "stall_program"]].sum(axis=1)
     return Cases(

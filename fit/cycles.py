@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from hw.config import PARAMETER_BYTES
 from hw.dram import DramController, DramPart, dram_transfer, read_latency_s
 from hw.lowering import LoweredLayer
-from hw.tiling import ALL, WEIGHTS_OUTER, Architecture, Plan, Tiling, Traffic, plan, stripes
+from hw.tiling import ALL, WEIGHTS_OUTER, Architecture, Plan, Tiling, Traffic, measure_arrays, plan, stripes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,33 +92,47 @@ class LayerCycles(NamedTuple):
 
 
 BOUNDS = ("compute", "load", "store", "dram", "instructions", "store latency", "load latency")
+PROGRAM_RUN_INSTRUCTIONS = 4
+"""Instructions that the sequencer asks for in one run."""
 DISPATCH_CYCLES = 2
 """The sequencer starts at most one instruction in two core cycles."""
 
 
-def dram_times(part: DramPart | None, traffic: Traffic, controller: DramController | None = None) -> DramTimes:
-    """`DramTimes` of `traffic` (numbers or arrays); `part` None is a memory without limits of its own."""
-    if part is None:
-        zero = np.zeros(np.shape(traffic.instructions))
-        return DramTimes(zero, zero, zero, zero, zero, zero)
+def dram_times(part: DramPart | None, a: Architecture, l: LoweredLayer, t: Tiling, n: Traffic, controller: DramController | None = None) -> DramTimes:  # noqa: E741
+    """`DramTimes` of a layer's traffic; `part` None is a memory without limits of its own. Fields are numbers or arrays that broadcast.
 
-    def alone(read=0, read_runs=1, write=0, write_runs=1):
-        read, read_runs, write, write_runs = (np.asarray(x, dtype=float) for x in (read, read_runs, write, write_runs))
-        read_run, write_run = _mean_run(read, read_runs), _mean_run(write, write_runs)
+    A run takes whole DRAM bursts. Runs of one tile lie a row or a plane apart, so that several of them share a page: what
+    `hw.dram.dram_transfer` calls a run is all that is read of a page before the next one.
+    """
+    if part is None:
+        zero = np.zeros(np.shape(n.instructions))
+        return DramTimes(zero, zero, zero, zero, zero, zero)
+    # What a run costs in bytes of whole bursts is what it would move over a port as wide as a burst.
+    bursts = measure_arrays(a._replace(axi_bytes=part.burst_bytes), l, t)
+    loads, stores, weights, parameters = bursts.activation_read_bytes, bursts.output_write_bytes, bursts.weight_read_bytes, bursts.parameter_read_bytes
+    rows_in = np.minimum(l.in_h, (a.rows * np.asarray(t.tile_h) - 1) * l.stride_h + (l.kernel_h - 1) * l.dilation + 1)
+    rows_out = np.minimum(l.out_h, a.rows * np.asarray(t.tile_h))
+    load_pages = n.activation_loads * _pages(part, t.tile_c, l.in_plane_bytes, rows_in * np.asarray(l.in_row_bytes))
+    store_pages = n.output_tiles * _pages(part, np.asarray(t.tile_k) / a.lanes, l.out_plane_bytes, rows_out * np.asarray(l.out_row_bytes))
+    program_runs = np.asarray(n.instructions) / PROGRAM_RUN_INSTRUCTIONS
+
+    def alone(read=0.0, read_pages=1.0, write=0.0, write_pages=1.0):
+        lengths = (np.maximum(size, part.burst_bytes) / np.maximum(pages, 1) for size, pages in ((read, read_pages), (write, write_pages)))
+        read_run, write_run = (np.maximum(length, part.burst_bytes) for length in lengths)
         return dram_transfer(part, read_bytes=read, write_bytes=write, read_run_bytes=read_run, write_run_bytes=write_run, controller=controller).time_s
 
-    t = traffic
-    reads = t.activation_read_bytes + t.weight_read_bytes + t.parameter_read_bytes + t.program_read_bytes
-    runs = t.activation_runs + t.weight_runs + t.parameter_runs + t.instructions / 4
+    reads, read_pages = loads + weights + parameters + n.program_read_bytes, load_pages + n.weight_runs + n.parameter_runs + program_runs
     return DramTimes(
-        activation_s=alone(t.activation_read_bytes, t.activation_runs), weight_s=alone(t.weight_read_bytes, t.weight_runs),
-        parameter_s=alone(t.parameter_read_bytes, t.parameter_runs), output_s=alone(write=t.output_write_bytes, write_runs=t.output_runs),
-        total_s=alone(reads, runs, t.output_write_bytes, t.output_runs), latency_s=np.broadcast_to(read_latency_s(part, controller), np.shape(reads)),
+        activation_s=alone(loads, load_pages), weight_s=alone(weights, n.weight_runs), parameter_s=alone(parameters, n.parameter_runs),
+        output_s=alone(write=stores, write_pages=store_pages), total_s=alone(reads, read_pages, stores, store_pages),
+        latency_s=np.broadcast_to(read_latency_s(part, controller), np.shape(reads)),
     )  # fmt: skip
 
 
-def _mean_run(size: NDArray, runs: NDArray) -> NDArray:
-    return np.where(size > 0, size / np.maximum(runs, 1), 1.0)
+def _pages(part: DramPart, planes, plane_bytes, span_bytes) -> NDArray:
+    """Pages that a tile of `planes` planes lies in, of each of which it takes `span_bytes`; small planes share a page."""
+    page = part.geometry.page_bytes
+    return np.maximum(1, np.asarray(planes) * np.where(np.asarray(plane_bytes) < page, np.asarray(plane_bytes) / page, np.maximum(1, span_bytes / page)))
 
 
 class _Loads(NamedTuple):
