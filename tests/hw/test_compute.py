@@ -61,3 +61,15 @@ def test_short_instructions_are_limited_in_flight():
     assert len(bench.done) == 13
     in_flight = [sum(1 for d in bench.accepted if d <= cycle) - sum(1 for d in bench.done if d <= cycle) for cycle in range(bench.cycle)]
     assert max(in_flight) == 4
+
+
+def test_sums_that_go_on_wait_while_a_block_drains_and_none_is_lost():
+    """While a long drain runs, a chain of COMPUTEs that add to one sum: each is done once and in order, also those that emit nothing."""
+    config = design(rows=1, cols=8, acc_depth=4)
+    long = {"tile_h": 1, "tile_w": 4, "c_groups": 1, "passes": 1}
+    links = [long | {"tile_w": 1, "accumulate": i > 0, "emit": i == 3} for i in range(4)]
+    bench = cycles_of(config, 1, [long, *links, long])
+    assert len(bench.done) == 1 + 1 + 4 + 1
+    assert bench.done == sorted(set(bench.done))
+    assert bench.events["stall_drain"] > 0
+    assert bench.events["post_outputs"] == 8 * (4 + 1 + 4)

@@ -20,11 +20,16 @@ def cases(draw: random.Random, acc_bits: int, zero_point: int, low: int, high: i
     for _ in range(600):
         shift = draw.randrange(1, 24)
         wanted = draw.randint(low - zero_point - 3, high - zero_point + 3)
-        product = (wanted << shift) + draw.choice([0, 1, -1, 1 << shift - 1, (1 << shift - 1) - 1, (1 << shift - 1) + 1])
+        tie = 1 << shift - 1
+        product = (wanted << shift) + draw.choice([0, 1, -1, tie, tie - 1, tie + 1, tie + (1 << draw.randrange(shift))])
         multiplier = draw.choice([1, 1 << draw.randrange(16)])
         if product % multiplier == 0 and abs(product // multiplier) <= most - 100:
             bias = draw.randint(-100, 100)
             yield product // multiplier - bias, bias, multiplier, shift
+    # A tie, and each single bit below it, which alone decides that an even quotient is rounded up.
+    for shift in range(1, min(acc_bits, 40) - 4):
+        for lost in (0, *(1 << bit for bit in range(shift - 1))):
+            yield (2 << shift) + (1 << shift - 1) + lost, 0, 1, shift
     for _ in range(600):
         size = draw.randrange(1, acc_bits)
         yield draw.randrange(-(1 << size - 1), 1 << size - 1), draw.randint(-(2**20), 2**20), draw.randrange(2**16), draw.randrange(64)
