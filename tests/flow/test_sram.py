@@ -135,7 +135,7 @@ def test_names_and_ports_are_those_of_the_rtl(tmp_path):
     assert macro.module_name == rtl.module_name
     write_sram_liberty([sram_figures(macro, tech=TECH, inverter=ROUND, corner=corner(0.7))], tmp_path / "m.lib")
     text = (tmp_path / "m.lib").read_text()
-    ports = {name: high for high, name in re.findall(r"(?:input|output) (?:wire|reg) (?:\[(\d+):0\] )?(\w+)", rtl.verilog())}
+    ports = {name: high for high, name in re.findall(r"(?:input|output)(?: wire| reg)? (?:\[(\d+):0\] )?(\w+)", rtl.verilog())}
     assert len(ports) == 7
     for name, high in ports.items():
         if high:
