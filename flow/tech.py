@@ -73,6 +73,8 @@ class Technology(Settings):
     cells: CellRoles
     wire: WireModel
     dont_use: Texts = ()
+    sram: Text | None = None
+    """Constants of the memory macros (see `flow.sram`), a YAML file."""
     corners: Annotated[tuple[LibraryCorner, ...], Field(strict=False, min_length=1)]
     sources: Texts = Field(min_length=1)
 
@@ -123,7 +125,7 @@ def load_technology(name_or_path: str | Path) -> Technology:
 
 
 def _with_absolute_paths(data: object, folder: Path) -> object:
-    """The plain values of a technology with each Liberty path made absolute; anything malformed is left for validation."""
+    """The plain values of a technology with each path made absolute; anything malformed is left for validation."""
     if not isinstance(data, dict) or not isinstance(data.get("corners"), list):
         return data
     corners = []
@@ -132,7 +134,8 @@ def _with_absolute_paths(data: object, folder: Path) -> object:
         if isinstance(files, list):
             corner = {**corner, "liberty": [str(folder / file) if isinstance(file, str) and file else file for file in files]}
         corners.append(corner)
-    return {**data, "corners": corners}
+    sram = data.get("sram")
+    return {**data, "corners": corners} | ({"sram": str(folder / sram)} if isinstance(sram, str) and sram else {})
 
 
 def liberty_files(technology: Technology, corner: Corner, *, cache: Path = DEFAULT_CACHE) -> tuple[Path, ...]:
