@@ -149,8 +149,10 @@ def _solve(cases: Cases, near: NDArray | None = None) -> tuple[NDArray, tuple[st
     free = np.ones(len(values), dtype=bool)
     free = _determined(residual, values, free)
     start = np.clip(values[free], low[free] + 1e-6, high[free] - 1e-6)
+    # The predictions have kinks where another bound takes over: tighter tolerances would make the solver dither there.
     found = least_squares(
-        residual, start, bounds=(low[free], high[free]), args=(free,), x_scale=np.maximum(values[free], 1.0), diff_step=1e-4, loss="soft_l1", f_scale=0.02
+        residual, start, bounds=(low[free], high[free]), args=(free,), x_scale=np.maximum(values[free], 1.0), diff_step=1e-4, loss="soft_l1", f_scale=0.02,
+        ftol=1e-5, xtol=1e-5, gtol=1e-8, max_nfev=1000,
     )  # fmt: skip
     if found.status <= 0 or not np.all(np.isfinite(found.x)):
         raise ModelError(f"fit of the cycles must converge, not stop with: {found.message}; look at the rows of cycles.csv")
