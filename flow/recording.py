@@ -35,20 +35,21 @@ class Waveform:
 def record(
     waveform: Waveform, *, scope: str, clocks: Sequence[str], ports: Mapping[str, int], event: Event, cycles: int
 ) -> Recording:
-    """The boundary of the instance at `scope`: its `ports` (name to width), for the first `cycles` cycles in the waveform.
+    """The boundary of the instance at `scope`: its `ports` (name to width; `instance/port` for those of black boxes below it),
+    for the first `cycles` cycles in the waveform.
 
     A cycle ends with a rising edge of any of `clocks`; values are those just before it. Cycles in which `event` holds are
     the phase `active`, the others `idle`. Raises `ToolError` if the waveform is shorter or a port is missing or unknown (x).
     """
     variables = waveform.below(scope)
-    missing = sorted(set(ports) | set(clocks)) if not variables else sorted((set(ports) | set(clocks)) - set(variables))
+    missing = sorted({name.replace("/", ".") for name in (*ports, *clocks)} - set(variables))
     if missing:
         raise ToolError(f"ports must be in the waveform, not missing as {', '.join(missing)} ({scope})")
     rising = [_rising_edges(variables[clock].tv) for clock in clocks]
     edges = np.unique(np.concatenate(rising))[:cycles]
     if len(edges) < cycles:
         raise ToolError(f"waveform must hold {cycles} cycles, not {len(edges)} ({scope}); record a longer window")
-    values = {name: _sample(variables[name], edges, width, f"{scope}.{name}") for name, width in ports.items()}
+    values = {name: _sample(variables[name.replace("/", ".")], edges, width, f"{scope}.{name}") for name, width in ports.items()}
     active = np.zeros(cycles, dtype=bool)
     for group in event:
         active |= np.all([values[name].any(axis=1) for name in group], axis=0)
@@ -79,7 +80,7 @@ def _sample(variable: "pywellen.Var", edges: np.ndarray, width: int, name: str) 
 
 
 def _first_values(variables: Mapping[str, "pywellen.Var"], edge: int) -> dict[str, int]:
-    """The bits of every variable just before the first edge, named as in netlists: `name` or `name[bit]`."""
+    """The bits of every variable just before the first edge, named as in netlists: `name` (of a single bit) and `name[bit]`."""
     found = {}
     for name, variable in variables.items():
         before = [value for time, value in takewhile(lambda change: change[0] < edge, variable.tv)]
@@ -87,6 +88,7 @@ def _first_values(variables: Mapping[str, "pywellen.Var"], edge: int) -> dict[st
             continue
         if variable.bitwidth == 1:
             found[name] = before[-1]
+            found[f"{name}[0]"] = before[-1]
         else:
             found |= {f"{name}[{bit}]": before[-1] >> bit & 1 for bit in range(variable.bitwidth)}
     return found

@@ -147,6 +147,10 @@ class Replayer:
             pins = netlist.pin_net[netlist.pin_start[cell] : netlist.pin_start[cell + 1]]
             shown = [(logic.outputs_table[o], known[net]) for o, net in enumerate(pins[len(logic.inputs) :].tolist()) if net in known]
             if not shown:
+                # Where synthesis gave the net another name, the flop is still called after its register.
+                register = netlist.cell_names[cell].removesuffix("_reg").replace("\\", "")
+                if logic.kind == "flop" and register in registers:
+                    stored[cell] = int(registers[register])
                 continue
             if logic.kind == "flop":
                 half = logic.states // 2

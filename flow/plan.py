@@ -1,0 +1,93 @@
+"""Calibration plans: which designs are measured, on which windows of which layers."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from hw.config import AcceleratorConfig, load_design
+from hw.errors import ConfigError
+from hw.layers import LayerShape, load_network
+from hw.settings import Settings, load
+
+PLANS = Path(__file__).parent / "plans"
+
+
+class Window(Settings):
+    """A stated part of a real layer, small enough to simulate: its first output rows and channels, with all input channels they need.
+
+    `rows` counts output rows for every array row, `blocks` output channels in units of the design's channel_block (at most
+    `channels` in all), so that every design gets about the same number of tiles. `batch` images.
+    """
+
+    network: str
+    layer: str
+    rows: int = Field(1, ge=1)
+    blocks: int = Field(2, ge=1)
+    batch: int = Field(1, ge=1)
+
+    @property
+    def name(self) -> str:
+        """As it stands in the tables."""
+        return f"{self.network}.{self.layer}[rows={self.rows}/row,blocks={self.blocks},batch={self.batch}]"
+
+    def shape(self, config: AcceleratorConfig) -> LayerShape:
+        """The layer that is simulated on this design. One channel group of a grouped layer."""
+        whole = next((layer for layer in load_network(self.network).layers if layer.name == self.layer), None)
+        if whole is None:
+            raise ConfigError(f"layer must be one of network {self.network}, not {self.layer!r} (plan); correct the plan")
+        out_channels = min(whole.out_channels // whole.groups, self.blocks * config.channel_block)
+        rows = min(whole.out_h, self.rows * config.array.rows)
+        needed = (rows - 1) * whole.stride_h + whole.dilation * (whole.kernel_h - 1) + 1 - whole.pad_top
+        in_h = min(whole.in_h, needed)
+        # Above the last row all is there; padding below only where the window reaches the end of the image.
+        pad_bottom = max(0, needed - whole.in_h)
+        return whole.model_copy(
+            update={"out_channels": out_channels, "in_channels": whole.in_channels // whole.groups, "groups": 1, "in_h": in_h, "pad_bottom": pad_bottom}
+        )
+
+
+class Run(Settings):
+    """One simulation of a window at a pair of clock periods."""
+
+    window: Window
+    core_period_ps: int = Field(ge=100)
+    mem_period_ps: int = Field(1250, ge=100)
+
+
+class Plan(Settings):
+    """Designs to measure. `designs` calibrate; those named in `held_out` (of `hw/designs`) only validate."""
+
+    version: Literal[1]
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    designs: list[AcceleratorConfig] = Field(min_length=1)
+    held_out: list[str]
+    activity: list[Window] = Field(min_length=1)
+    """Windows whose last cycles are recorded, block by block."""
+    activity_cycles: int = Field(ge=200, le=20_000)
+    instances: int = Field(ge=2, le=64)
+    """Instances of each module that are replayed at most."""
+    runs: list[Run] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _check(self):
+        names = [design.name for design in self.designs] + self.held_out
+        for name in names:
+            if names.count(name) > 1:
+                raise ValueError(f"such that every design stands once ({name} stands twice)")
+        return self
+
+    def all_designs(self) -> list[AcceleratorConfig]:
+        """Those that calibrate, then those that validate."""
+        return self.designs + [load_design(name) for name in self.held_out]
+
+
+def load_plan(name_or_path: str | Path) -> Plan:
+    """The plan of that name in `flow/plans`, or the YAML file at that path."""
+    path = Path(name_or_path)
+    if path.suffix not in (".yaml", ".yml"):
+        path = PLANS / f"{name_or_path}.yaml"
+        if not path.exists():
+            known = ", ".join(sorted(p.stem for p in PLANS.glob("*.yaml")))
+            raise ConfigError(f"plan must be one of {known}, or a path ending in .yaml, not {str(name_or_path)!r}; give one of these")
+    return load(Plan, path)
