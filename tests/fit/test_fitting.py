@@ -118,9 +118,13 @@ def test_what_is_held_out_takes_no_part(tmp_path):
 
 def test_a_design_left_out_takes_its_variants_along():
     rows, _ = select(corners(count=10, whole=3))
-    left = without_design(rows, "d1")
-    pe = rows[(rows["design"] == "d1") & (rows["block"] == "pe")].iloc[0]
     keys = list(BLOCKS["pe"].parameters)
+    pe = rows[(rows["design"] == "d1") & (rows["block"] == "pe")].iloc[0]
+    # Another design has the same PE under a name of its own.
+    twin = (rows["design"] == "d5") & (rows["block"] == "pe")
+    rows.loc[twin, keys] = pe[keys].to_numpy()
+    left = without_design(rows, "d1")
+    assert ((left["design"] == "d5") & (left["block"] == "compute")).any()
     same = (left["block"] == "pe") & (left[keys] == pe[keys]).all(axis=1)
     assert not same.any() and not (left["block"] == "accelerator").any()
     # A block without parameters has one variant only, and keeps the rows of the other designs.
