@@ -1,0 +1,63 @@
+"""`voltfront cells`, `voltfront characterize` and `voltfront doctor`."""
+
+import json
+from pathlib import Path
+
+import click
+
+from hw.errors import ConfigError, ToolError
+
+JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+
+
+@click.command(epilog="Example: voltfront cells --out build/cells/fdsoi28p")
+@click.option("--technology", default="fdsoi28p", show_default=True, help="A technology of flow/tech with transistor-level cells.")
+@click.option("--out", "-o", type=click.Path(path_type=Path), help="Folder to write to.  [default: the technology's own folder]")
+@click.option("--workers", type=click.IntRange(min=1), help="Simulations at a time.  [default: one per processor]")
+@JSON
+def cells(technology: str, out: Path | None, workers: int | None, as_json: bool) -> None:
+    """Characterize a technology's cells with ngspice into Liberty, one file a corner; resumes where it was stopped."""
+    import os
+
+    from flow.cells.characterize import characterize_library
+
+    folder = Path(__file__).parent / "tech" / technology
+    if not (folder / "cells.yaml").is_file():
+        raise ConfigError(f"technology must be one with transistor-level cells (flow/tech/<name>/cells.yaml), not {technology!r}")
+    paths = characterize_library(tech_dir=folder, out_dir=out or folder, workers=workers or os.cpu_count() or 1)
+    click.echo(json.dumps([str(path) for path in paths]) if as_json else "\n".join(str(path) for path in paths))
+
+
+@click.command(epilog="Example: voltfront characterize --plan quick --technology fdsoi28p")
+@click.option("--plan", default="quick", show_default=True, help="A plan of flow/plans, or a YAML file.")
+@click.option("--technology", default="fdsoi28p", show_default=True, help="A technology of flow/tech, or a YAML file.")
+@click.option("--tables", type=click.Path(path_type=Path), default=Path("build/tables"), show_default=True, help="Folder of the tables.")
+@click.option("--workers", type=click.IntRange(min=1), help="Designs at a time.  [default: one per processor]")
+@JSON
+def characterize(plan: str, technology: str, tables: Path, workers: int | None, as_json: bool) -> None:
+    """Simulate, synthesize, time and measure every design of a plan; resumes where it was stopped."""
+    from flow.characterize import characterize as run
+    from flow.plan import load_plan
+    from flow.tech import load_technology
+
+    command = f"voltfront characterize --plan {plan} --technology {technology}"
+    corners, cycles = run(load_plan(plan), load_technology(technology), tables=tables, workers=workers, command=command)
+    click.echo(json.dumps({"corners": str(corners), "cycles": str(cycles)}) if as_json else f"{corners}\n{cycles}")
+
+
+@click.command(epilog="Example: voltfront doctor")
+@JSON
+def doctor(as_json: bool) -> None:
+    """Show each outside tool's path and version, and what is missing; exits 3 if something is."""
+    from flow.doctor import examine_tools
+
+    rows = examine_tools()
+    if as_json:
+        click.echo(json.dumps([{**vars(row), "path": row.path and str(row.path), "missing": row.missing} for row in rows]))
+    else:
+        for row in rows:
+            state = f"missing: {row.install}" if row.missing else f"{row.version:12} {row.path}"
+            click.echo(f"{row.name:10} {state}  ({row.needed_for})")
+    missing = [row.name for row in rows if row.missing]
+    if missing:
+        raise ToolError(f"tools must be installed, not missing: {', '.join(missing)}; run `make setup`")
