@@ -1,0 +1,252 @@
+"""The report: made from small tables written by hand."""
+
+import json
+import re
+from html.parser import HTMLParser
+from xml.etree import ElementTree
+
+import matplotlib
+import pandas as pd
+import pytest
+
+from explore.points import LAYER_COLUMNS, POINT_COLUMNS
+from explore.report import write_report
+from explore.report_charts import unique_key
+from fit.model import Comparison, CycleModel, ErrorSummary, FittedBlock, FittedLaw, FittedModel, LawComparison, Number, Source, write_model
+from hw.errors import ConfigError
+
+HOSTILE = "</script><script>alert(1)</script><a href=\"https://bad.example/\">$x_{1}$ & 'y'"
+PARTS_J = {"core dynamic": 1e-3, "core leakage": 2e-4, "memory side": 3e-4, "DRAM core": 4e-3, "DRAM I/O": 1.5e-3}
+PARTS_J |= {"DRAM PHY": 5e-4, "DRAM background": 2e-4, "DRAM refresh": 3e-4}
+
+
+def point(network, batch, vdd_v, architecture="r4c8l8_d16s1p1", slower=1.0):
+    """A made-up point; energies are those of PARTS_J, those of the core with V^2."""
+    e = {name: value * batch * (vdd_v**2 if name.startswith("core") else 1) for name, value in PARTS_J.items()}
+    freq_hz = 1e9 * (vdd_v - 0.3) / slower
+    latency_s, total_j = batch * 5e6 / freq_hz, sum(e.values())
+    names = {"core": "core", "io": "I/O", "phy": "PHY", "background": "background", "refresh": "refresh"}
+    dram = {f"dram_{name}_energy_j": e[f"DRAM {part}"] for name, part in names.items()}
+    gops_w = 1.45 * batch / total_j
+    row = {
+        "points_version": 1, "network": network, "batch": batch, "precision": "a8w8", "technology": "fdsoi28p", "dram": "lpddr3_1600_x32",
+        "architecture": architecture, "rows": 4, "cols": 8, "lanes": 8, "acc_depth": 16, "multiplier_stages": 1, "post_lanes": 1,
+        "activation_bank_bytes": 32768, "weight_bank_bytes": 16384, "output_bank_bytes": 2048, "axi_data_bits": 64, "process": "tt", "vdd_v": vdd_v,
+        "back_bias_v": 0.0, "temperature_c": 25.0, "sram_vdd_v": max(vdd_v, 0.6), "freq_hz": freq_hz, "mem_clk_hz": 4e8, "margin": 0.1,
+        "latency_s": latency_s, "latency_s_lo": 0.9 * latency_s, "latency_s_hi": 1.1 * latency_s, "throughput_ips": batch / latency_s,
+        "throughput_gops": 1.45 * batch / latency_s, "efficiency_gops_w": gops_w, "efficiency_gops_w_lo": 0.9 * gops_w, "efficiency_gops_w_hi": 1.1 * gops_w,
+        "core_efficiency_gops_w": 4 * gops_w, "power_w": total_j / latency_s, "core_energy_j": e["core dynamic"] + e["core leakage"],
+        "core_leakage_energy_j": e["core leakage"], "memory_side_energy_j": e["memory side"], "dram_energy_j": sum(dram.values()), **dram,
+        "area_um2": 1.25e6, "dram_read_bytes": 6e7, "dram_write_bytes": 1e6, "bound": "dram", "provisional": True,
+    }  # fmt: skip
+    return {name: row[name] for name in POINT_COLUMNS}
+
+
+def layer(network, batch, name, latency_s, bound):
+    row = dict.fromkeys(LAYER_COLUMNS, 1.0) | {
+        "network": network, "batch": batch, "choice": "balanced", "architecture": "r4c8l8_d16s1p1", "vdd_v": 0.7, "layer": name, "order": "weights",
+        "latency_s": latency_s, "bound": bound,
+    }  # fmt: skip
+    return {name: row[name] for name in LAYER_COLUMNS}
+
+
+def model(block="pe"):
+    """A model of one block with errors that can be found again in the page."""
+    number = Number(name="one", formula="1", value=1.0, unit="J", standard_error=None, status="at_bound")
+    errors = ErrorSummary(mean=0.0123, median=0.01, p90=0.0234, worst=0.0345, rows=40, groups=8)
+    law = FittedLaw(
+        quantity="step_energy_j", unit="J", terms=(number,), voltage_law="switching", voltage_parameters=(), reference_vdd_v=1.0, voltage_range_v=(0.5, 1.0),
+        condition=1.0, residual_log_sd=0.01, log_sd=0.02, left_out=errors, rows=48, variants=8,
+    )  # fmt: skip
+    fitted = FittedBlock(domain="core", supply="vdd_v", ranges={"lanes": (4, 32)}, laws={"step_energy_j": law}, provisional=False)
+    source = Source(path="corners.csv", sha256="ab" * 32, rows=48, commit="feedbeef", command="voltfront characterize", tools={"yosys": "0.70"}, inputs={})
+    return FittedModel(
+        technology="fdsoi28p", process="tt", temperature_c=25.0, back_bias_v=0.0, layout="fanout", reference_vdd_v=1.0, voltage_range_v=(0.5, 1.0),
+        sram_voltage_range_v=(0.6, 1.0), blocks={block: fitted}, delay_law=LawComparison(chosen="saturated_ekv", left_out_voltages={"saturated_ekv": errors}),
+        cycles=CycleModel(parameters=(), log_sd=0.01, left_out=errors.model_copy(update={"mean": 0.0456}), rows=30, layers=10),
+        validation=(Comparison(quantity="fmax", split="held-out designs", model=errors.model_copy(update={"mean": 0.0567}), ideal=None, rank_correlation=None,
+                               interval_coverage=0.9, outside_range=0),),
+        provisional=("sram",),
+        sources=(source,),
+    )  # fmt: skip
+
+
+def inputs(folder, networks=("alexnet", "alexnet_conv"), commit="c0ffee1234567890", block="pe"):
+    """The files of an exploration and a model in `folder`; returns write_report's arguments without out_dir."""
+    points, sweeps, layers = [], [], []
+    for network in networks:
+        for batch in (1, 16):
+            points += [point(network, batch, vdd_v) for vdd_v in (0.5, 0.7, 1.0)]
+            for rank, name in enumerate((f"r8_of_{network}", "r4c8l8_d16s1p1"), start=1):
+                head = {"rank": rank, "effectiveness": 0.25 / rank}
+                sweeps += [{"sweep": "dvfs"} | head | point(network, batch, vdd_v, name, rank) for vdd_v in (1.0, 0.7, 0.5)]
+                sweeps += [{"sweep": "frequency"} | head | point(network, batch, 1.0, name, rank * slower) for slower in (1, 2, 4)]
+            layers += [layer(network, batch, "conv1", 0.0042, "compute"), layer(network, batch, "fc6", 0.0137, "dram")]
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, rows in (("pareto", points), ("dvfs", sweeps), ("layers", layers)):
+        pd.DataFrame(rows).to_csv(folder / f"{name}.csv", index=False)
+    (folder / "run.json").write_text(
+        json.dumps({"commit": commit, "tools": {"numpy": "2.1"}, "inputs": {"model": "cd" * 32}, "counts": {"architectures": 12345}})
+    )
+    write_model(model(block), folder / "model.json")
+    return {"explore_dir": folder, "model_path": folder / "model.json"}
+
+
+class _Elements(HTMLParser):
+    """Tags with their attributes, and the text outside scripts and styles."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.tags, self.text, self._skip = [], "", False
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        self._skip = tag in ("script", "style")
+
+    def handle_endtag(self, tag):
+        self._skip = False
+
+    def handle_data(self, data):
+        self.text += "" if self._skip else data + " "
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("report")
+    page = write_report(**inputs(folder / "explore"), out_dir=folder / "out", headline=folder / "docs" / "pareto.png")
+    return folder, page, _Elements(page.read_text(encoding="utf-8"))
+
+
+def test_page_loads_nothing_from_outside(written):
+    _, page, elements = written
+    assert page == written[0] / "out" / "index.html"
+    for tag, attributes in elements.tags:
+        assert "src" not in attributes and tag not in ("link", "iframe", "img", "object"), (tag, attributes)
+        link = attributes.get("href", "#")
+        assert link.startswith("#") or (page.parent / link).is_file(), link
+    policies = [a["content"] for tag, a in elements.tags if tag == "meta" and a.get("http-equiv") == "Content-Security-Policy"]
+    assert len(policies) == 1 and policies[0].startswith("default-src 'none';") and "http" not in policies[0]
+
+
+def test_page_states_numbers_and_where_they_come_from(written):
+    text = " ".join(written[2].text.split())
+    best = point("alexnet", 1, 0.5)
+    parts = {name: value * (0.25 if name.startswith("core") else 1) for name, value in PARTS_J.items()}
+    dram = sum(value for name, value in parts.items() if name.startswith("DRAM")) / sum(parts.values())
+    assert f"alexnet, batch 1: up to {best['efficiency_gops_w']:.4g} GOPS/W at 40 inferences/s (0.50 V, 200 MHz; r4c8l8_d16s1p1)" in text
+    assert f"the DRAM spends {dram:.0%} of the energy" in text
+    for number in ("1.23%", "4.56%", "5.67%", "feedbeef", "ab" * 32, "cd" * 32, "12345", "voltfront characterize"):
+        assert number in text, number
+    assert "Predictive technology" in text and "Provisional: the figures of sram" in text
+    assert "share of the time by what bounds it: dram 77%, compute 23%" in text
+    assert (
+        "fdsoi28p, tt, 25 °C, back bias 0 V, core 0.5 to 1 V, frequency margin 0.1, wires: fanout; commit c0ffee123456; alexnet, batch 1, a8w8; lpddr3" in text
+    )
+
+
+def figures(page):
+    """Data and layout of each chart by its name."""
+    found = re.findall(r'<script type="application/json" class="figure" data-for="([^"]+)">(.*?)</script>', page.read_text(encoding="utf-8"), re.S)
+    return {key: json.loads(data) for key, data in found}
+
+
+def test_charts_show_sweeps_energies_and_bounds(written):
+    charts = figures(written[1])
+    front = charts["front-alexnet-b1"]["data"]
+    solid = [t for t in front if t["name"].startswith("DVFS")]
+    dashed = [t for t in front if t["line"].get("dash") == "dash"]
+    assert [t["name"] for t in solid] == ["DVFS: r8_of_alexnet (effectiveness 0.250)", "DVFS: r4c8l8_d16s1p1 (effectiveness 0.125)"]
+    assert len(dashed) == 2 and dashed[0]["x"] == pytest.approx([35, 70, 140])
+    assert front[0]["x"] == pytest.approx([40, 80, 140]) and len(front[0]["error_y"]["array"]) == 3
+
+    energy = {t["name"]: t["y"] for t in charts["energy-alexnet-b16"]["data"]}
+    assert energy["core dynamic"] == pytest.approx([0.25, 0.49, 1.0]) and energy["DRAM core"] == pytest.approx([4, 4, 4])
+    assert sum(values[-1] for values in energy.values()) == pytest.approx(8.0)
+
+    layers = {t["name"]: dict(zip(t["y"], t["x"], strict=True)) for t in charts["layers-alexnet-b1-balanced"]["data"]}
+    assert layers == {"bound by compute": {"conv1": pytest.approx(4.2)}, "bound by dram": {"fc6": pytest.approx(13.7)}}
+    assert charts["fit-errors"]["data"][0]["x"] == [1.23]
+
+
+def test_every_chart_has_words_and_both_files(written):
+    folder, page, elements = written
+    charts = {a["id"]: a for tag, a in elements.tags if a.get("class") == "chart"}
+    assert set(charts) == set(figures(page)) and len(charts) == 4 + 4 + 4 + 2
+    for key, attributes in charts.items():
+        assert attributes["role"] == "img" and re.search(r"\d", attributes["aria-label"])
+        assert (page.parent / "figures" / f"{key}.png").read_bytes().startswith(b"\x89PNG")
+        assert ElementTree.parse(page.parent / "figures" / f"{key}.svg").getroot().tag.endswith("svg")
+    assert (folder / "docs" / "pareto.png").read_bytes() == (page.parent / "figures" / "pareto.png").read_bytes()
+    assert not list(page.parent.glob(".*"))
+
+
+def test_same_input_gives_same_bytes(written, tmp_path):
+    first = written[1].parent
+    matplotlib.rcParams["svg.hashsalt"] = None
+    write_report(**inputs(tmp_path / "explore"), out_dir=tmp_path / "out")
+    names = sorted(p.relative_to(first) for p in first.rglob("*") if p.is_file())
+    assert names == sorted(p.relative_to(tmp_path / "out") for p in (tmp_path / "out").rglob("*") if p.is_file())
+    for name in names:
+        assert (tmp_path / "out" / name).read_bytes() == (first / name).read_bytes(), name
+
+
+def test_names_from_files_stay_text(tmp_path):
+    page = write_report(**inputs(tmp_path / "explore", networks=(HOSTILE,), commit=HOSTILE, block=HOSTILE), out_dir=tmp_path / "out")
+    elements = _Elements(page.read_text(encoding="utf-8"))
+    assert len([tag for tag, _ in elements.tags if tag == "script"]) == len(figures(page)) + 2 == 8 + 2
+    assert not any("bad.example" in a.get("href", "") for _, a in elements.tags)
+    assert HOSTILE in elements.text
+    texts = json.dumps(figures(page))
+    assert "&lt;/script&gt;" in texts and "<" not in texts
+    assert all(re.fullmatch(r"[a-z0-9-]+\.(png|svg)", path.name) for path in (tmp_path / "out" / "figures").iterdir())
+
+
+def test_names_of_files_differ():
+    taken = set()
+    assert [unique_key(text, taken) for text in ("A b", "a/b", "../..", "a b", "ü")] == ["a-b", "a-b-2", "x", "a-b-3", "x-2"]
+
+
+def edit(path, change):
+    frame = pd.read_csv(path)
+    change(frame).to_csv(path, index=False)
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda d: edit(d / "pareto.csv", lambda f: f.drop(columns="efficiency_gops_w_lo")), "columns must include efficiency_gops_w_lo, not lack it"),
+        (lambda d: edit(d / "dvfs.csv", lambda f: f.drop(columns="effectiveness")), "columns must include effectiveness, not lack it"),
+        (lambda d: edit(d / "pareto.csv", lambda f: f.assign(power_w=float("nan"))), "values of power_w must be finite numbers"),
+        (lambda d: edit(d / "pareto.csv", lambda f: f.assign(freq_hz=float("inf"))), "values of freq_hz must be finite numbers"),
+        (lambda d: edit(d / "pareto.csv", lambda f: f.assign(points_version=2)), "points_version must be 1, not 2"),
+        (lambda d: edit(d / "pareto.csv", lambda f: f.assign(dram_phy_energy_j=f["dram_phy_energy_j"] * 1.5)), "parts of the energy must add up to"),
+        (lambda d: edit(d / "pareto.csv", lambda f: f.iloc[:0]), "table must have rows, not be empty"),
+        (lambda d: edit(d / "dvfs.csv", lambda f: f[f["batch"] != 16]), "dvfs.csv must have a DVFS sweep of each case, not none of alexnet, batch 16"),
+        (lambda d: (d / "layers.csv").write_text('"a\n'), "table must be readable CSV"),
+        (lambda d: (d / "layers.csv").unlink(), "table must exist, not be absent"),
+        (lambda d: (d / "run.json").write_text("[1]"), "record of the exploration must be a mapping, not list"),
+        (lambda d: (d / "run.json").write_text('{"commit": '), "record of the exploration must be readable JSON"),
+        (lambda d: (d / "model.json").unlink(), "model must exist, not be absent"),
+    ],
+)
+def test_damaged_input_gets_one_line_and_leaves_the_old_report(tmp_path, damage, message):
+    arguments = inputs(tmp_path / "explore")
+    damage(tmp_path / "explore")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "index.html").write_text("old")
+    with pytest.raises(ConfigError) as caught:
+        write_report(**arguments, out_dir=tmp_path / "out")
+    assert str(caught.value).startswith(message) and "\n" not in str(caught.value)
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["index.html"] and (tmp_path / "out" / "index.html").read_text() == "old"
+
+
+def test_failure_while_drawing_leaves_the_old_report(tmp_path, monkeypatch):
+    arguments = inputs(tmp_path / "explore")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "index.html").write_text("old")
+    monkeypatch.setattr("explore.report.save_panels", lambda *_: 1 / 0)
+    monkeypatch.setattr("explore.report.save_chart", lambda chart, folder: (folder / f"{chart.key}.png").write_bytes(b"half"))
+    with pytest.raises(ZeroDivisionError):
+        write_report(**arguments, out_dir=tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["index.html"] and (tmp_path / "out" / "index.html").read_text() == "old"
