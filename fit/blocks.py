@@ -114,9 +114,10 @@ BLOCKS = {
             idle=("operands", "accumulators", "one", "pipeline"), delay=("one", "tree_depth", "accumulator_select", "multiply_depth", "carry"),
         ),
         Block(
-            name="pe_row", domain="core", parameters=("cols", "lanes", "activation_bits", "acc_depth", "acc_bits", "multiplier_stages"),
+            name="pe_row", domain="core", parameters=("cols", "lanes", "activation_bits", "weight_bits", "acc_depth", "acc_bits", "multiplier_stages"),
             area=("drain", "activation_word", "select_lines", "one"), energy=("activation_word", "one", "broadcast", "drain"), idle=("one", "drain"),
-            delay=("one", "cols_depth", "accumulator_select"),
+            # A row is timed with its elements inside.
+            delay=("one", "tree_depth", "accumulator_select", "multiply_depth", "cols_depth", "carry"),
         ),
         Block(
             name="post", domain="core", parameters=("post_lanes", "acc_bits", "activation_bits", "lanes"), area=("requantizers", "activation_word", "one"),
