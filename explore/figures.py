@@ -47,6 +47,8 @@ class Series:
     """Lower end of the interval of y."""
     high: tuple[float, ...] = ()
     """Upper end."""
+    listed: bool = True
+    """Whether the legend lists it; a series that is not goes with the listed one of its colour."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +102,12 @@ def _trace(series: Series) -> dict[str, Any]:
         trace |= {"hovertext": [html.escape(note) for note in series.notes], "hoverinfo": "text"}
     if series.look == "bar":
         return trace | {"type": "bar", "orientation": "h", "marker": {"color": series.color}}
-    trace |= {"type": "scatter", "line": {"color": series.color}, "marker": {"color": series.color, "symbol": SYMBOLS[series.symbol][0], "size": 6}}
+    trace |= {"legendgroup": series.color, "showlegend": series.listed}
+    trace |= {
+        "type": "scatter",
+        "line": {"color": series.color},
+        "marker": {"color": series.color, "symbol": SYMBOLS[series.symbol][0], "size": 9 if series.look == "marks" else 6},
+    }
     if series.low:
         y_number = np.asarray(series.y)
         up, down = np.asarray(series.high) - y_number, y_number - np.asarray(series.low)
@@ -131,11 +138,11 @@ def save_panels(charts: tuple[Chart, ...], stem: Path) -> None:
     """Write `<stem>.png` and `<stem>.svg` with all charts in two columns."""
     with matplotlib.rc_context(_RC):
         lines = -(-len(charts) // 2)
-        figure = Figure(figsize=(10, 4.4 * lines), layout="constrained")
+        figure = Figure(figsize=(10, 4.6 * lines), layout="constrained")
         panels = figure.subplots(lines, min(2, len(charts)), squeeze=False).ravel()
         for axes, chart in zip(panels, charts, strict=False):
             _draw(axes, chart)
-            axes.legend(loc="upper right")
+            axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13))
         for axes in panels[len(charts) :]:
             axes.remove()
         _save(figure, stem)
@@ -150,7 +157,7 @@ def _draw(axes: Axes, chart: Chart) -> None:
     place = {name: i for i, name in enumerate(chart.y_categories)}
     left = np.zeros(len(place))
     for series in chart.series:
-        x, label = np.asarray(series.x, dtype=float), _plain(series.name)
+        x, label = np.asarray(series.x, dtype=float), _plain(series.name) if series.listed else None
         y = np.array([place[v] for v in series.y]) if place else np.asarray(series.y, dtype=float)
         mark = {"marker": SYMBOLS[series.symbol][1], "markersize": 3.5, "color": series.color, "label": label}
         if series.look == "bar":
@@ -158,7 +165,7 @@ def _draw(axes: Axes, chart: Chart) -> None:
             axes.barh(range(len(place)), bars, left=left, color=series.color, label=label)
             left += bars
         elif series.look == "marks":
-            axes.plot(x, y, linestyle="none", **mark)
+            axes.plot(x, y, linestyle="none", **mark | {"markersize": 5})
         elif series.look in ("line", "dashed"):
             axes.plot(x, y, linestyle="-" if series.look == "line" else "--", linewidth=1, **mark)
         if series.low:
@@ -179,5 +186,6 @@ def _draw(axes: Axes, chart: Chart) -> None:
 
 
 def _plain(text: str) -> str:
-    """Text that matplotlib does not take for mathematics, on one line; a leading underscore would hide a label."""
-    return " ".join(text.replace("$", r"\$").split()).lstrip("_")
+    """Text that matplotlib does not take for mathematics, on one line that fits; a leading underscore would hide a label."""
+    line = " ".join(text.split()).lstrip("_")
+    return (line if len(line) <= 100 else line[:99] + "…").replace("$", r"\$")

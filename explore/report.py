@@ -20,7 +20,7 @@ from explore.points import LAYER_COLUMNS, POINT_COLUMNS, POINTS_VERSION
 from explore.report_charts import (
     CASE,
     ENERGIES,
-    Case,
+    CaseResults,
     dram_share,
     energy_chart,
     errors_chart,
@@ -50,7 +50,7 @@ def write_report(*, explore_dir: Path, model_path: Path, out_dir: Path, headline
     layers = _read(explore_dir / "layers.csv", tuple(LAYER_COLUMNS))
     run = _read_run(explore_dir / "run.json")
     model = read_model(model_path)
-    commit = str(run.get("commit", "unknown"))[:12]
+    commit = ", ".join(sorted({str(name)[:12] for name in ([run["commit"]] if "commit" in run else [source.commit for source in model.sources])}))
     taken: set[str] = set()
     cases = [_case(key, pareto, dvfs, layers, model, commit, taken) for key in pareto[list(CASE)].drop_duplicates().itertuples(index=False, name=None)]
 
@@ -117,7 +117,7 @@ def _read_run(path: Path) -> dict:
     return run
 
 
-def _case(key: tuple, pareto: pd.DataFrame, dvfs: pd.DataFrame, layers: pd.DataFrame, model: FittedModel, commit: str, taken: set[str]) -> Case:
+def _case(key: tuple, pareto: pd.DataFrame, dvfs: pd.DataFrame, layers: pd.DataFrame, model: FittedModel, commit: str, taken: set[str]) -> CaseResults:
     """The rows of one case; raises `ConfigError` if there is no DVFS sweep for it."""
     own, sweeps = (table[(table[list(CASE)] == key).all(axis=1)] for table in (pareto, dvfs))
     named = dict(zip(CASE, key, strict=True))
@@ -126,7 +126,7 @@ def _case(key: tuple, pareto: pd.DataFrame, dvfs: pd.DataFrame, layers: pd.DataF
         raise ConfigError(f"dvfs.csv must have a DVFS sweep of each case, not none of {name}, {named['dram']}; run `voltfront explore` again")
     parts = layers[(layers["network"] == named["network"]) & (layers["batch"] == named["batch"])]
     caption = f"{_caption(own, model, commit)}; {name}, {named['precision']}; {named['dram']}"
-    return Case(name=name, key=unique_key(f"{named['network']}-b{named['batch']}", taken), caption=caption, pareto=own, dvfs=sweeps, layers=parts)
+    return CaseResults(name=name, key=unique_key(f"{named['network']}-b{named['batch']}", taken), caption=caption, pareto=own, dvfs=sweeps, layers=parts)
 
 
 def _caption(points: pd.DataFrame, model: FittedModel, commit: str) -> str:
@@ -189,7 +189,7 @@ _FRONT = (
 _ENERGY = "<p>Along the voltages of the architecture with the highest DVFS effectiveness. The energy of the DRAM does not scale with the core's voltage.</p>"
 
 
-def _summary(cases: Sequence[Case], model: FittedModel, pareto: pd.DataFrame) -> str:
+def _summary(cases: Sequence[CaseResults], model: FittedModel, pareto: pd.DataFrame) -> str:
     marks = [
         f"<strong>Provisional:</strong> the figures of {_e(', '.join(model.provisional))} rest on provisional constants." if model.provisional else "",
         f"<strong>Wires:</strong> {_e(_WIRES.get(model.layout, model.layout))}.",
@@ -232,7 +232,7 @@ _SUMMARY_COLUMNS = {
 }  # fmt: skip
 
 
-def _points_table(case: Case) -> str:
+def _points_table(case: CaseResults) -> str:
     front = case.pareto.sort_values("throughput_ips", kind="stable")
     header = ["architecture", *(label for label, _ in _SUMMARY_COLUMNS.values()), "bound by", "provisional"]
     rows = [
@@ -242,7 +242,7 @@ def _points_table(case: Case) -> str:
     return f"<h3>{_e(case.name)}: {len(rows)} Pareto points</h3>" + _table(case.caption, header, rows)
 
 
-def _layers(cases: Sequence[Case], charts: Sequence[Sequence[Chart]]) -> str:
+def _layers(cases: Sequence[CaseResults], charts: Sequence[Sequence[Chart]]) -> str:
     parts = ["<p>Time of each layer at selected Pareto points; the colour says what sets its pace.</p>"]
     for case, own in zip(cases, charts, strict=True):
         parts += [_figure(chart, "") for chart in own] or [f"<p>{_e(case.name)}: no layers were recorded.</p>"]

@@ -27,7 +27,7 @@ ENERGIES = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Case:
+class CaseResults:
     """One case's rows of each table, its name and the line under its figures."""
 
     name: str
@@ -66,7 +66,7 @@ def _floats(values: Iterable) -> tuple[float, ...]:
     return tuple(float(value) for value in values)
 
 
-def front_chart(case: Case) -> Chart:
+def front_chart(case: CaseResults) -> Chart:
     """The Pareto front with the DVFS sweeps, and the frequency-only sweeps dashed, of the architectures in `dvfs`."""
     front = case.pareto.sort_values("throughput_ips")
     series = [
@@ -85,17 +85,17 @@ def front_chart(case: Case) -> Chart:
             name = f"{label}: {architecture}" + (f" (effectiveness {effectiveness:.3f})" if sweep == "dvfs" else "")
             x, y = _floats(rows["throughput_ips"]), _floats(rows["efficiency_gops_w"])
             notes = tuple(f"{label}. {point(row)}" for _, row in rows.iterrows())
-            series.append(Series(name=name, look=look, color=PALETTE[i % len(PALETTE)], symbol=i % 8, x=x, y=y, notes=notes))
+            series.append(Series(name=name, look=look, color=PALETTE[i % len(PALETTE)], symbol=i % 8, x=x, y=y, notes=notes, listed=sweep == "dvfs"))
     best, last = front.loc[front["efficiency_gops_w"].idxmax()], front.iloc[-1]
     return Chart(
-        key=f"front-{case.key}", title=f"{case.name}: Pareto front and voltage sweeps", caption=case.caption,
+        key=f"front-{case.key}", title=f"{case.name}: Pareto front, DVFS (dashed: frequency only)", caption=case.caption,
         alternative=f"{len(front)} Pareto points of {case.name}, from {best['throughput_ips']:.4g} inferences/s at {best['efficiency_gops_w']:.4g} GOPS/W to "
         f"{last['throughput_ips']:.4g} inferences/s at {last['efficiency_gops_w']:.4g} GOPS/W, with the voltage sweeps of {len(order)} architectures.",
         x_label="throughput (inferences/s)", y_label="system energy efficiency (GOPS/W)", series=tuple(series),
     )  # fmt: skip
 
 
-def energy_chart(case: Case) -> Chart:
+def energy_chart(case: CaseResults) -> Chart:
     """Energy of an inference by part along the DVFS sweep of the architecture with the highest effectiveness."""
     sweep = case.best
     vdd = _floats(sweep["vdd_v"])
@@ -121,7 +121,7 @@ def dram_share(row: pd.Series) -> float:
     return sum(energy for name, energy in parts.items() if name.startswith("DRAM")) / sum(parts.values())
 
 
-def shares_chart(cases: Iterable[Case], caption: str) -> Chart:
+def shares_chart(cases: Iterable[CaseResults], caption: str) -> Chart:
     """Energy of an inference by part at the most efficient Pareto point of each case."""
     rows = {case.name: case.pareto.loc[case.pareto["efficiency_gops_w"].idxmax()] for case in cases}
     names = tuple(rows)
@@ -138,7 +138,7 @@ def shares_chart(cases: Iterable[Case], caption: str) -> Chart:
     )  # fmt: skip
 
 
-def layers_charts(case: Case, taken: set[str]) -> list[Chart]:
+def layers_charts(case: CaseResults, taken: set[str]) -> list[Chart]:
     """Time of each layer, coloured by what bounds it, for each chosen point in `layers`."""
     bounds = sorted(case.layers["bound"].unique())
     charts = []
