@@ -98,15 +98,29 @@ DISPATCH_CYCLES = 2
 """The sequencer starts at most one instruction in two core cycles."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class DramUse:
+    """What a layer asks of the DRAM: bytes of whole DRAM bursts, and rows opened. Arrays."""
+
+    read_bytes: NDArray
+    write_bytes: NDArray
+    activates: NDArray
+
+
 def dram_times(part: DramPart | None, a: Architecture, l: LoweredLayer, t: Tiling, n: Traffic, controller: DramController | None = None) -> DramTimes:  # noqa: E741
-    """`DramTimes` of a layer's traffic; `part` None is a memory without limits of its own. Fields are numbers or arrays that broadcast.
+    """The times of `dram_use`; `part` None is a memory without limits of its own."""
+    if part is None:
+        zero = np.zeros(np.shape(n.instructions))
+        return DramTimes(zero, zero, zero, zero, zero, zero)
+    return dram_use(part, a, l, t, n, controller)[0]
+
+
+def dram_use(part: DramPart, a: Architecture, l: LoweredLayer, t: Tiling, n: Traffic, controller: DramController | None = None) -> tuple[DramTimes, DramUse]:  # noqa: E741
+    """`DramTimes` and `DramUse` of a layer's traffic. Fields are numbers or arrays that broadcast.
 
     A run takes whole DRAM bursts. Runs of one tile lie a row or a plane apart, so that several of them share a page: what
     `hw.dram.dram_transfer` calls a run is all that is read of a page before the next one.
     """
-    if part is None:
-        zero = np.zeros(np.shape(n.instructions))
-        return DramTimes(zero, zero, zero, zero, zero, zero)
     # What a run costs in bytes of whole bursts is what it would move over a port as wide as a burst.
     bursts = measure_arrays(a._replace(axi_bytes=part.burst_bytes), l, t)
     loads, stores, weights, parameters = bursts.activation_read_bytes, bursts.output_write_bytes, bursts.weight_read_bytes, bursts.parameter_read_bytes
@@ -119,14 +133,16 @@ def dram_times(part: DramPart | None, a: Architecture, l: LoweredLayer, t: Tilin
     def alone(read=0.0, read_pages=1.0, write=0.0, write_pages=1.0):
         lengths = (np.maximum(size, part.burst_bytes) / np.maximum(pages, 1) for size, pages in ((read, read_pages), (write, write_pages)))
         read_run, write_run = (np.maximum(length, part.burst_bytes) for length in lengths)
-        return dram_transfer(part, read_bytes=read, write_bytes=write, read_run_bytes=read_run, write_run_bytes=write_run, controller=controller).time_s
+        return dram_transfer(part, read_bytes=read, write_bytes=write, read_run_bytes=read_run, write_run_bytes=write_run, controller=controller)
 
     reads, read_pages = loads + weights + parameters + n.program_read_bytes, load_pages + n.weight_runs + n.parameter_runs + program_runs
-    return DramTimes(
-        activation_s=alone(loads, load_pages), weight_s=alone(weights, n.weight_runs), parameter_s=alone(parameters, n.parameter_runs),
-        output_s=alone(write=stores, write_pages=store_pages), total_s=alone(reads, read_pages, stores, store_pages),
+    total = alone(reads, read_pages, stores, store_pages)
+    times = DramTimes(
+        activation_s=alone(loads, load_pages).time_s, weight_s=alone(weights, n.weight_runs).time_s, parameter_s=alone(parameters, n.parameter_runs).time_s,
+        output_s=alone(write=stores, write_pages=store_pages).time_s, total_s=total.time_s,
         latency_s=np.broadcast_to(read_latency_s(part, controller), np.shape(reads)),
     )  # fmt: skip
+    return times, DramUse(read_bytes=reads, write_bytes=stores, activates=total.activates)
 
 
 def _pages(part: DramPart, planes, plane_bytes, span_bytes) -> NDArray:

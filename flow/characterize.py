@@ -70,7 +70,7 @@ def characterize(
             raise
     ordered = [results[design.name] for design in designs]
     provenance = Provenance(
-        commit=_commit(),
+        commit=source_commit(),
         command=command,
         tools={name: tool_version(name) for name in TOOLS},
         inputs={f"rtl:{d.name}": t.rtl_hash for d, t in zip(designs, ordered, strict=True)}
@@ -129,7 +129,7 @@ def _cycle_row(config: AcceleratorConfig, run: Run, result: RunResult) -> dict:
     return {name: row[name] for name in CYCLE_COLUMNS}
 
 
-def _commit() -> str:
+def source_commit() -> str:
     """The commit of the source tree, with `-dirty` if it was changed since; `unknown` outside a git checkout."""
     try:
         root = Path(__file__).parent

@@ -1,0 +1,97 @@
+"""Results as tables with the columns of `explore.points`."""
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from explore.chunks import Case, Job
+from explore.evaluate import QUANTITIES, evaluate, predict_designs, prepare
+from explore.points import LAYER_COLUMNS, POINT_COLUMNS, POINTS_VERSION
+from explore.space import AXES, Architectures
+from fit.cycles import BOUNDS
+from fit.model import NORMAL_90, FittedModel
+from hw.tile_plan import Tiling
+
+DRAM_PARTS = ("dram_core_energy_j", "dram_io_energy_j", "dram_phy_energy_j", "dram_background_energy_j", "dram_refresh_energy_j")
+ORDERS = ("weights outer", "spatial outer")
+"""By `hw.tile_plan.WEIGHTS_OUTER` and `SPATIAL_OUTER`."""
+_KEPT = (
+    "latency_s", "core_energy_j", "core_leakage_energy_j", "memory_side_energy_j", *DRAM_PARTS, "dram_read_bytes", "dram_write_bytes",
+)  # fmt: skip
+
+
+def points(
+    job: Job, model: FittedModel, case: Case, architectures: Architectures, arrays: dict[str, NDArray], values: NDArray, bound: NDArray, *,
+    nominal: bool = False,
+) -> pd.DataFrame:  # fmt: skip
+    """All points of one case: architectures x voltages in that order, from values [architectures, voltages, QUANTITIES] and bound.
+
+    `arrays` are those of `explore.chunks.evaluate_chunk` for the same architectures. `nominal` points are all at nominal voltage.
+    """
+    vdd_v = job.space.vdd_v.values()
+    shape = (len(architectures), len(vdd_v))
+    v = {name: values[..., i] for i, name in enumerate(QUANTITIES)}
+    supply = np.full(len(vdd_v), vdd_v[-1]) if nominal else vdd_v
+    sd = {name: np.repeat(arrays[name][:, -1:], len(vdd_v), axis=1) if nominal else arrays[name] for name in ("fmax_log_sd", "energy_log_sd", "leakage_log_sd")}
+    dram = sum(v[name] for name in DRAM_PARTS)
+    energy = v["core_energy_j"] + v["memory_side_energy_j"] + dram
+    operations = 2 * case.network.macs * case.batch
+    latency_sd, energy_sd = _log_sds(model, v, energy, sd)
+    efficiency = operations / energy / 1e9
+    columns = {
+        **{name: axis[:, None] for name, axis in architectures.values.items() if name in AXES}, **{name: v[name] for name in _KEPT},
+        "vdd_v": supply, "sram_vdd_v": np.maximum(supply, model.sram_voltage_range_v[0]), "freq_hz": arrays["freq_hz"], "dram_energy_j": dram,
+        "architecture": architectures.names()[:, None], "bound": np.array(BOUNDS, dtype=object)[bound], "area_um2": arrays["area_um2"][:, None],
+        "latency_s_lo": v["latency_s"] * np.exp(-NORMAL_90 * latency_sd), "latency_s_hi": v["latency_s"] * np.exp(NORMAL_90 * latency_sd),
+        "throughput_ips": case.batch / v["latency_s"], "throughput_gops": operations / v["latency_s"] / 1e9, "efficiency_gops_w": efficiency,
+        "efficiency_gops_w_lo": efficiency * np.exp(-NORMAL_90 * energy_sd), "efficiency_gops_w_hi": efficiency * np.exp(NORMAL_90 * energy_sd),
+        "core_efficiency_gops_w": operations / v["core_energy_j"] / 1e9, "power_w": energy / v["latency_s"],
+    }  # fmt: skip
+    same = {
+        "points_version": POINTS_VERSION, "network": case.network.name, "batch": case.batch, "precision": "a8w8", "technology": model.technology,
+        "dram": job.dram,
+        "process": model.process, "back_bias_v": model.back_bias_v, "temperature_c": model.temperature_c, "mem_clk_hz": job.mem_clk_hz, "margin": job.margin,
+        "provisional": bool(model.provisional),
+    }  # fmt: skip
+    flat = {name: np.broadcast_to(value, shape).ravel() for name, value in columns.items()}
+    return pd.DataFrame(flat | {name: np.full(shape[0] * shape[1], value) for name, value in same.items()})[list(POINT_COLUMNS)]
+
+
+def _log_sds(model: FittedModel, v: dict[str, NDArray], energy: NDArray, sd: dict[str, NDArray]) -> tuple[NDArray, NDArray]:
+    """Standard deviations of the logarithms of latency and energy [architectures, voltages].
+
+    Errors of the laws are independent of one another, but the same for all layers. The chip's dynamic energy varies with its
+    law, leakage and the DRAM's static energy with the time they last, leakage with its law too.
+    """
+    latency = np.hypot(model.cycles.log_sd, sd["fmax_log_sd"])
+    leakage = v["core_leakage_energy_j"] + v["memory_leakage_energy_j"]
+    dynamic = v["core_energy_j"] + v["memory_side_energy_j"] - leakage
+    lasting = leakage + v["dram_static_energy_j"]
+    return latency, np.sqrt((dynamic * sd["energy_log_sd"]) ** 2 + (leakage * sd["leakage_log_sd"]) ** 2 + (lasting * latency) ** 2) / energy
+
+
+def layers(job: Job, model: FittedModel, case: Case, indices: list[int], choices: dict[str, tuple[int, int]]) -> pd.DataFrame:
+    """The layers of one case (task numbers `indices`) at chosen points: by name of the choice, (architecture's index in the space, voltage's index)."""
+    conditions, vdd_v, tasks = job.conditions(), job.space.vdd_v.values(), job.tasks()[0]
+    frames = []
+    for choice, (architecture, voltage) in choices.items():
+        one = job.space.architectures()[[architecture]]
+        prepared, designs = prepare(model, one, [tasks[i] for i in indices], conditions), predict_designs(model, one, vdd_v[[voltage]])
+        frequency = designs.fmax_hz * (1 - job.margin)
+        results = evaluate(model, prepared, designs, conditions, frequency, np.array([0]))
+        v = {name: results.values[0, :, 0, i] for i, name in enumerate(QUANTITIES)}
+        macs = np.array([tasks[i].shape.macs * tasks[i].batch for i in indices])
+        multipliers = np.prod([one.values[name][0] for name in ("rows", "cols", "lanes")])
+        tilings = prepared.tilings.tilings[results.row[0, :, 0]]
+        frames.append(
+            pd.DataFrame(
+                {
+                    **{name: v[name] for name in _KEPT}, **dict(zip(Tiling._fields, tilings.T, strict=True)),
+                    "order": np.array(ORDERS, dtype=object)[tilings[:, 0]], "network": case.network.name, "batch": case.batch,
+                    "choice": choice, "architecture": one.names()[0], "vdd_v": vdd_v[voltage], "freq_hz": frequency[0, 0], "macs": macs,
+                    "layer": [tasks[i].shape.name for i in indices], "core_cycles": v["core_cycles"], "utilization": macs / (multipliers * v["core_cycles"]),
+                    "dram_energy_j": sum(v[name] for name in DRAM_PARTS), "bound": np.array(BOUNDS, dtype=object)[results.bound[0, :, 0]],
+                }
+            )[list(LAYER_COLUMNS)]
+        )  # fmt: skip
+    return pd.concat(frames, ignore_index=True)

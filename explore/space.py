@@ -1,0 +1,164 @@
+"""The design space: lists of values in YAML, and the legal architectures among their combinations, as arrays."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+from annotated_types import Ge, Le
+from numpy.typing import NDArray
+from pydantic import Field, model_validator
+
+from flow.table import PARAMETERS
+from hw.config import MAX_BANK_WORDS, MIN_BANK_WORDS, AcceleratorConfig, Array, Buffers, Memory, Precision
+from hw.errors import ConfigError
+from hw.settings import Settings, load
+from hw.tile_plan import Architecture
+
+SPACES = Path(__file__).parent / "spaces"
+AXES = (
+    "rows", "cols", "lanes", "acc_depth", "post_lanes", "activation_bank_bytes", "weight_bank_bytes", "output_bank_bytes", "axi_data_bits", "multiplier_stages",
+)  # fmt: skip
+"""What varies, the last the fastest: pipeline stages do not change tilings, so that their variants lie side by side."""
+
+Values = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
+
+
+class Voltages(Settings):
+    """`count` supplies of the core, evenly from `low` to `high`, V."""
+
+    low: float = Field(gt=0)
+    high: float = Field(gt=0)
+    count: int = Field(ge=2, le=1000)
+
+    @model_validator(mode="after")
+    def _check(self):
+        if self.low >= self.high:
+            raise ValueError("such that low < high")
+        return self
+
+    def values(self) -> NDArray:
+        """[count] V."""
+        return np.round(np.linspace(self.low, self.high, self.count), 6)
+
+
+class DesignSpace(Settings):
+    """All combinations of the listed values of `hw.config`, 8 bits; what is not listed is the same for all."""
+
+    version: int = Field(ge=1, le=1)
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]{0,40}$")
+    rows: Values
+    cols: Values
+    lanes: Values
+    acc_depth: Values
+    multiplier_stages: Values
+    post_lanes: Values
+    activation_bank_bytes: Values
+    weight_bank_bytes: Values
+    output_bank_bytes: Values
+    axi_data_bits: Values
+    parameter_words: int = 512
+    vdd_v: Voltages
+
+    @model_validator(mode="after")
+    def _check(self):
+        for name in AXES:
+            values = getattr(self, name)
+            if len(set(values)) < len(values):
+                raise ValueError(f"such that every value of {name} stands once")
+        return self
+
+    def architectures(self) -> "Architectures":
+        """The legal combinations; `ConfigError` if there is none."""
+        grid = np.meshgrid(*(np.array(getattr(self, name), dtype=np.int64) for name in AXES), indexing="ij")
+        values = {name: axis.ravel() for name, axis in zip(AXES, grid, strict=True)}
+        values["parameter_words"] = np.full_like(values["rows"], self.parameter_words)
+        legal = legal_combinations(values)
+        if not legal.any():
+            raise ConfigError(f"design space {self.name} must have at least one legal architecture, not none of {legal.size} combinations; see hw/config.py")
+        return Architectures(values={name: value[legal] for name, value in values.items()}, combinations=legal.size)
+
+
+def legal_combinations(values: dict[str, NDArray]) -> NDArray:
+    """[combinations] whether `AcceleratorConfig` accepts each combination of `AXES` and parameter_words, at 8 bits."""
+    legal = np.ones(len(values["rows"]), dtype=bool)
+    for group, names in ((Array, ("rows", "cols", "lanes", "acc_depth", "multiplier_stages", "post_lanes")), (Buffers, ("parameter_words",))):
+        for name in names:
+            for bound in group.model_fields[name].metadata:
+                if isinstance(bound, Ge):
+                    legal &= values[name] >= bound.ge
+                if isinstance(bound, Le):
+                    legal &= values[name] <= bound.le
+    for name in ("cols", "lanes", "acc_depth", "post_lanes", "parameter_words"):
+        legal &= _power_of_two(values[name])
+    legal &= values["post_lanes"] <= np.minimum(values["cols"], values["lanes"])
+    legal &= values["parameter_words"] >= MIN_BANK_WORDS * values["post_lanes"]
+    legal &= np.isin(values["axi_data_bits"], (32, 64, 128, 256))
+    for kind in ("activation", "weight", "output"):
+        size = values[f"{kind}_bank_bytes"]
+        words = size // np.maximum(1, values["lanes"])  # a word is `lanes` bytes
+        legal &= (words * values["lanes"] == size) & _power_of_two(words) & (words >= MIN_BANK_WORDS) & (words <= MAX_BANK_WORDS) & (size >= 64)
+    return legal
+
+
+def _power_of_two(values: NDArray) -> NDArray:
+    return (values > 0) & (values & (values - 1) == 0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Architectures:
+    """Architectures as arrays [architectures] by the names of `AXES` and parameter_words; `combinations` is how many they were chosen from."""
+
+    values: dict[str, NDArray]
+    combinations: int
+
+    def __len__(self) -> int:
+        return len(self.values["rows"])
+
+    def __getitem__(self, chosen) -> "Architectures":
+        """Those chosen by a slice, a mask or indices."""
+        return Architectures(values={name: value[chosen] for name, value in self.values.items()}, combinations=self.combinations)
+
+    def parameters(self) -> dict[str, NDArray]:
+        """With the names of `flow.table.PARAMETERS`, what the space does not vary at the default of `hw.config`."""
+        v, ones = self.values, np.ones(len(self))
+        words = {f"{kind}_words": v[f"{kind}_bank_bytes"] // v["lanes"] for kind in ("activation", "weight", "output")}
+        fixed = {name: field.default * ones for group in (Array, Precision, Memory) for name, field in group.model_fields.items() if not field.is_required()}
+        return {name: np.asarray((fixed | v | words)[name], dtype=float) for name in PARAMETERS}
+
+    def numbers(self) -> Architecture:
+        """What tilings depend on, as arrays [architectures]."""
+        p = self.parameters()
+        return Architecture(*(np.asarray(p["axi_data_bits"] / 8 if name == "axi_bytes" else p[name], dtype=np.int64) for name in Architecture._fields))
+
+    def config(self, index: int) -> AcceleratorConfig:
+        """One of them as the generator takes it."""
+        v = {name: int(value[index]) for name, value in self.values.items()}
+
+        def pick(kind):
+            return kind(**{name: v[name] for name in kind.model_fields if name in v})
+
+        return AcceleratorConfig(version=1, name=self.names()[index], array=pick(Array), buffers=pick(Buffers), memory=pick(Memory))
+
+    def names(self) -> NDArray:
+        """[architectures] names that tell all apart, usable as design names."""
+        v = self.values
+        parts = [
+            ("r", v["rows"]), ("c", v["cols"]), ("l", v["lanes"]), ("_d", v["acc_depth"]), ("s", v["multiplier_stages"]), ("p", v["post_lanes"]),
+            ("_a", v["activation_bank_bytes"]), ("w", v["weight_bank_bytes"]), ("o", v["output_bank_bytes"]), ("_x", v["axi_data_bits"]),
+        ]  # fmt: skip
+        name = np.full(len(self), "", dtype=object)
+        for letter, value in parts:
+            name = name + letter + value.astype(str).astype(object)
+        return name
+
+
+def load_space(name_or_path: str | Path) -> DesignSpace:
+    """The space of that name in `explore/spaces`, or the YAML file at that path."""
+    path = Path(name_or_path)
+    if path.suffix not in (".yaml", ".yml"):
+        path = SPACES / f"{name_or_path}.yaml"
+        if not path.exists():
+            known = ", ".join(sorted(p.stem for p in SPACES.glob("*.yaml")))
+            raise ConfigError(f"space must be one of {known}, or a path ending in .yaml, not {str(name_or_path)!r}; give one of these")
+    return load(DesignSpace, path)

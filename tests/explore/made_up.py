@@ -1,0 +1,40 @@
+"""A model made from a known truth (see tests/fit/synthetic.py), so that the exploration can be tested without measurements."""
+
+import sys
+from functools import cache
+from pathlib import Path
+
+from explore.evaluate import Conditions
+from explore.space import DesignSpace, Voltages
+from fit.cycles import COEFFICIENTS
+from fit.estimation import select
+from fit.fitting import fit_corners
+from fit.model import CycleModel, FittedModel, Number
+from hw.dram import load_dram_part
+
+sys.path.append(str(Path(__file__).parent.parent / "fit"))
+from synthetic import corners  # noqa: E402
+
+
+@cache
+def model() -> FittedModel:
+    """Fitted on corners without noise; the cycle coefficients are where their fit starts."""
+    rows, condition = select(corners(noise=0.0))
+    cycles = CycleModel(
+        parameters=tuple(Number(name=c.name, formula=c.meaning, value=c.start, unit=c.unit, standard_error=None, status="assumed") for c in COEFFICIENTS),
+        log_sd=0.05, left_out=None, rows=1, layers=1,
+    )  # fmt: skip
+    return fit_corners(rows, condition).model_copy(update={"cycles": cycles})
+
+
+def space(**changes) -> DesignSpace:
+    """A few architectures; `changes` replace lists of values."""
+    values = {
+        "rows": [2, 4], "cols": [8], "lanes": [8, 16], "acc_depth": [16], "multiplier_stages": [1, 2], "post_lanes": [2], "activation_bank_bytes": [16384],
+        "weight_bank_bytes": [16384], "output_bank_bytes": [2048], "axi_data_bits": [64], "vdd_v": Voltages(low=0.5, high=1.0, count=4),
+    }  # fmt: skip
+    return DesignSpace(version=1, name="few", **values | changes)
+
+
+def conditions(**changes) -> Conditions:
+    return Conditions(dram=load_dram_part("lpddr3_1600_x32"), **changes)
