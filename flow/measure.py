@@ -28,8 +28,6 @@ from hw.errors import ToolError
 
 MIN_PHASE_CYCLES = 16
 """A phase that the sampled instances were in for fewer cycles has no row: too little to say anything."""
-MAX_EXTRAPOLATED_FRACTION = 0.15
-"""Share of look-ups that may lie outside their tables: nets of the largest fan-out carry up to twice the last load of the smallest cells."""
 NORMAL_90 = 1.645
 """Half-width of a 90 % interval in standard errors."""
 
@@ -157,10 +155,10 @@ def _phases(profiles: Sequence[Mapping[str, ActivityProfile]]) -> list[str]:
 
 
 def _phase_power(model: PowerModel, phase: str, profiles: Sequence[Mapping[str, ActivityProfile]], population: int) -> PhasePower:
-    results = [model.evaluate(instance[phase], max_extrapolated_fraction=MAX_EXTRAPOLATED_FRACTION) for instance in profiles]
+    results = [model.evaluate(instance[phase]) for instance in profiles]
     energies = [result.energy_per_cycle_j for result in results]
     mean, error = sampled_mean(energies, population=population) if len(energies) > 1 or population == 1 else (energies[0], math.nan)
-    whole = model.evaluate(combine([instance[phase] for instance in profiles]), max_extrapolated_fraction=MAX_EXTRAPOLATED_FRACTION)
+    whole = model.evaluate(combine([instance[phase] for instance in profiles]))
     scale = mean / whole.energy_per_cycle_j if whole.energy_per_cycle_j else 1.0
     return PhasePower(
         phase=phase,

@@ -120,10 +120,12 @@ class PowerModel:
         inputs = self._per_cell([len(t.inputs) for t in netlist.types])
         done = outside = 0
         # The clock network goes first: the order of the netlist does not pass through the clock pins of flops.
-        for cells in (self.network.cells, netlist.order):
+        for cells in (self.network.cells, np.setdiff1d(netlist.order, self.network.cells, assume_unique=True)):
             done, outside = propagate_slews(
                 tables, entries, cells, netlist.cell_type, netlist.pin_start, netlist.pin_net, inputs, self.load_f, slews
             )
+            # The netlist has no clock tree yet; a tree keeps every clock edge as sharp as the clock port's.
+            slews[self.network.nets] = np.where(np.isnan(slews[self.network.nets]), np.nan, clock_slew_s)
         return slews, outside / max(done, 1)
 
     def _energies(self) -> tuple[np.ndarray, ...]:

@@ -77,7 +77,8 @@ def _simulate(
     program = compile_layer(config, layer, batch=batch)
     output = program.layers[-1].output
     regions = [MemoryRegion(address=r.address, size_bytes=r.size_bytes, write=r.write) for r in program.regions.values()]
-    trace = TraceRequest(path=folder / "window.vcd", windows=[window], scopes={f"dut.{scope}".rstrip("."): levels for scope, levels in scopes}) if window else None
+    below = {f"dut.{scope}".rstrip("."): levels for scope, levels in scopes}
+    trace = TraceRequest(path=folder / "window.vcd", windows=[window], scopes=below) if window else None
     result = simulate(
         simulator=build(verilog=rtl, axi_data_bits=config.memory.axi_data_bits, trace=True, out_dir=BUILD_DIR / "sim"),
         image=program.memory({shape.name: x}),

@@ -28,7 +28,7 @@ CORNER_COLUMNS: dict[str, str] = {
     "table_version": "version of this format",
     "technology": "name of the technology",
     "design": "name of the design",
-    "block": "kind of block: pe, pe_row, post, compute, load, store, sequencer, registers, memory_read, memory_write, axi_lite, two_clock_fifo, sram, or accelerator for the whole",
+    "block": "kind of block (pe, pe_row, post, compute, load, store, sequencer, registers, ...), sram for memories, accelerator for the whole",
     "module": "Verilog module",
     "domain": "core (scales) or memory (nominal)",
     "instances": "instances of the module in the design",
