@@ -108,8 +108,8 @@ def _trace(config: AcceleratorConfig, rtl: Rtl, window: Window, plan: Plan, cach
     last = total - _TAIL_CYCLES
     blocks = characterized(rtl.blocks)
     sampled = {scope for block in blocks if block.name in ("pe", "pe_row") for scope in sampled_instances(block, plan.instances)}
-    scopes = {"": 1} | {scope: 1 if block.name == "pe_row" and scope not in sampled else 4 for block in blocks if block.name != "pe" for scope in block.instances}
-    scopes |= {scope: 1 for scope in sampled if scope not in scopes}
+    whole = {scope for block in blocks if block.name not in ("pe", "pe_row") for scope in block.instances}
+    scopes = {"": 1} | dict.fromkeys(sampled | whole, 4)
     traced = simulate_window(config, run, trace_window=(first, last), scopes=tuple(sorted(scopes.items())), cache=cache)
     held = last - first - 2
     return Trace(

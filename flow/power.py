@@ -124,8 +124,8 @@ class PowerModel:
             done, outside = propagate_slews(
                 tables, entries, cells, netlist.cell_type, netlist.pin_start, netlist.pin_net, inputs, self.load_f, slews
             )
-            # The netlist has no clock tree yet; a tree keeps every clock edge as sharp as the clock port's.
-            slews[self.network.nets] = np.where(np.isnan(slews[self.network.nets]), np.nan, clock_slew_s)
+            # The netlist has no clock tree yet; a tree keeps every clock edge at least as sharp as the clock port's.
+            slews[self.network.nets] = np.minimum(slews[self.network.nets], clock_slew_s)
         return slews, outside / max(done, 1)
 
     def _energies(self) -> tuple[np.ndarray, ...]:

@@ -1,7 +1,6 @@
 """Simulation of a window of a layer on emitted RTL: every output bit checked, events counted, block boundaries recorded."""
 
 import importlib
-
 from dataclasses import dataclass
 from pathlib import Path
 
