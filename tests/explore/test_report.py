@@ -8,6 +8,7 @@ from xml.etree import ElementTree
 import matplotlib
 import pandas as pd
 import pytest
+from plotly import graph_objects
 
 from explore.points import LAYER_COLUMNS, POINT_COLUMNS
 from explore.report import write_report
@@ -164,9 +165,16 @@ def test_charts_show_sweeps_energies_and_bounds(written):
     assert energy["core dynamic"] == pytest.approx([0.25, 0.49, 1.0]) and energy["DRAM core"] == pytest.approx([4, 4, 4])
     assert sum(values[-1] for values in energy.values()) == pytest.approx(8.0)
 
+    assert "alexnet, batch 16: energy of an inference by part, r8_of_alexnet" in written[2].text
+
     layers = {t["name"]: dict(zip(t["y"], t["x"], strict=True)) for t in charts["layers-alexnet-b1-balanced"]["data"]}
     assert layers == {"bound by compute": {"conv1": pytest.approx(4.2)}, "bound by dram": {"fc6": pytest.approx(13.7)}}
     assert charts["fit-errors"]["data"][0]["x"] == [1.23]
+
+
+def test_plotly_knows_every_property_of_the_charts(written):
+    for figure in figures(written[1]).values():
+        graph_objects.Figure(figure)
 
 
 def test_every_chart_has_words_and_both_files(written):
