@@ -5,8 +5,7 @@ import random
 import pytest
 from block_bench import simulate, sink, source, until, variant
 
-from hw.isa import INSTRUCTION_BYTES
-from hw.memory_side import FETCH_GROUP, AxiLite, BurstSplitter, MemoryRead, MemoryWrite
+from hw.memory_side import AxiLite, BurstSplitter, MemoryRead, MemoryWrite
 
 SHAPES = [(32, 16), (64, 16), (128, 1), (256, 256)]
 
@@ -62,8 +61,7 @@ def test_reads(data_bits, most_beats, stall):
     block = MemoryRead(config(data_bits, most_beats))
     draw, beat_bytes = random.Random(6), data_bits // 8
     in_page = 4096 // beat_bytes
-    most_program = FETCH_GROUP * INSTRUCTION_BYTES // beat_bytes
-    runs = {"program": [(first, min(beats, most_program)) for first, beats in random_runs(draw, in_page, 8)], "data": random_runs(draw, in_page, 12)}
+    runs = {"program": random_runs(draw, in_page, 8), "data": random_runs(draw, in_page, 12)}
     bursts, beats, replies = [], [], []
     identifiers = {1: "program", 0: "data"}
 
@@ -162,6 +160,7 @@ def test_a_beat_a_clock_in_both_directions():
 
     async def read_main(ctx):
         assert await until(ctx, lambda: len(beats) == 256) <= 256 + 6
+
 
     bursts: list = []
 
