@@ -18,7 +18,7 @@ from flow.profile import ActivityProfile, layout
 from hw.errors import ToolError
 
 MIN_ANNOTATED_FRACTION = 0.95
-MAX_EXTRAPOLATED_FRACTION = 0.05
+MAX_EXTRAPOLATED_FRACTION = 0.10
 
 WireCap = float | np.ndarray | Callable[[Netlist], np.ndarray]
 
