@@ -111,7 +111,8 @@ def law_name(quantity: str, delay_law: str) -> str:
 def compare_delay_laws(frame: pd.DataFrame, reference_vdd_v: float, temperature_c: float) -> LawComparison:
     """Each delay law's errors at voltages left out, over every delay of every core block; the chosen one has the least mean.
 
-    With two voltages or fewer nothing can be left out, and the law with the fewest parameters is taken.
+    A law whose fit does not converge on one of them is left out of the comparison. With two voltages or fewer nothing can be left out,
+    and the law with the fewest parameters is taken.
     """
     parts: dict[str, list] = {name: [] for name in DELAY_LAWS}
     for block, rows in _by_block(frame):
@@ -119,8 +120,13 @@ def compare_delay_laws(frame: pd.DataFrame, reference_vdd_v: float, temperature_
             samples = samples_of(rows, block, quantity)
             if samples is None or len(np.unique(samples.vdd_v)) < 3:
                 continue
-            for name in DELAY_LAWS:
-                errors, _ = leave_out(samples, samples.vdd_v, VOLTAGE_LAWS[name], reference_vdd_v, temperature_c)
+            for name in list(parts):
+                try:
+                    errors, _ = leave_out(samples, samples.vdd_v, VOLTAGE_LAWS[name], reference_vdd_v, temperature_c)
+                except ModelError:
+                    # A law that these delays cannot determine is no candidate.
+                    del parts[name]
+                    continue
                 parts[name].append((errors, samples.vdd_v))
     summaries = {name: ErrorSummary.of(np.concatenate([e for e, _ in found]), np.concatenate([v for _, v in found])) for name, found in parts.items() if found}
     chosen = min(summaries, key=lambda name: summaries[name].mean) if summaries else min(DELAY_LAWS, key=lambda name: len(VOLTAGE_LAWS[name].parameters))
