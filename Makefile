@@ -5,7 +5,7 @@ VF     := $(VENV)/bin/voltfront
 CONFIG ?= small
 OUT    ?= build/rtl/$(basename $(notdir $(CONFIG)))
 
-.PHONY: help setup run rtl sim cells characterize fit explore report test lint bench clean
+.PHONY: help setup run rtl sim cells characterize fit explore report figure test lint clean
 .DEFAULT_GOAL := help
 
 help:          ## this list
@@ -40,14 +40,14 @@ explore: setup ## evaluate the design space
 report: setup  ## build/report/index.html
 	$(VF) report
 
+figure: setup  ## the README's figure, from the last exploration
+	$(VF) report --headline docs/pareto.png
+
 test: setup    ## all tests
 	$(PY) -m pytest -n 2 --dist worksteal
 
-lint: setup    ## style and common mistakes
-	$(PY) -m ruff check . && $(PY) -m ruff format --check .
-
-bench: setup   ## performance figures
-	$(PY) -m pytest -q benchmarks
+lint: setup    ## common mistakes
+	$(PY) -m ruff check .
 
 clean:         ## remove everything generated (not .venv)
 	rm -rf build

@@ -56,12 +56,13 @@ def explore(technology, model, space, out, mem_clk_hz, margin, objective, worker
 @click.option("--model", type=PATH, help="Fitted model.  [default: build/models/<technology>.json]")
 @click.option("--explore", "explore_dir", type=PATH, default=BUILD / "explore", show_default=True, help="Folder that `voltfront explore` wrote.")
 @click.option("--out", type=PATH, default=REPORT, show_default=True, help="Folder to write to.")
+@click.option("--headline", type=PATH, help="Also copy the figure of the Pareto fronts (PNG) to this file.")
 @JSON
-def report(technology, model, explore_dir, out, as_json):
+def report(technology, model, explore_dir, out, headline, as_json):
     """Write index.html, one self-contained page with its figures, from an exploration and its model."""
     from explore.report import write_report
 
-    write_report(explore_dir=explore_dir, model_path=model or _model_path(technology), out_dir=out)
+    write_report(explore_dir=explore_dir, model_path=model or _model_path(technology), out_dir=out, headline=headline)
     page = out / "index.html"
     click.echo(json.dumps({"report": str(page)}) if as_json else f"report: {page}")
 

@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+from explore import points
+from fit import model
 from flow import table
 from hw import isa, registers
 
@@ -15,8 +17,9 @@ def _table(header: tuple[str, ...], rows: list[tuple]) -> str:
 
 def _instructions() -> str:
     parts = [
-        f"## Instructions, format version {isa.FORMAT_VERSION}\n\n`hw/isa.py`. {isa.INSTRUCTION_BYTES} bytes each, little-endian, fields from bit 0 up; all other bits are 0. "
-        "Tokens flow load to compute, compute to load, compute to store, store to compute, store to load; an instruction that asks for another direction is illegal."
+        f"## Instructions, format version {isa.FORMAT_VERSION}\n\n`hw/isa.py`. {isa.INSTRUCTION_BYTES} bytes each, little-endian, fields from "
+        "bit 0 up; all other bits are 0. Tokens flow load to compute, compute to load, compute to store, store to compute, store to load; an "
+        "instruction that asks for another direction is illegal."
     ]
     for opcode, fields in isa.FIELDS.items():
         rows, position = [], 0
@@ -74,6 +77,18 @@ def page() -> str:
                     table.CYCLE_COLUMNS,
                     "`build/tables/cycles.csv`, written by `voltfront characterize`: event counters of RTL simulations. `flow/table.py`.",
                 ),
+                _columns(
+                    f"Model file, version {model.MODEL_VERSION}",
+                    model.fields(),
+                    "`build/models/<technology>.json`, written by `voltfront fit`. `fit/model.py`. `*` stands for a name or a position.",
+                ),
+                _columns(
+                    f"points.parquet, pareto.csv, version {points.POINTS_VERSION}",
+                    points.POINT_COLUMNS,
+                    "`build/explore`, written by `voltfront explore`, with where they come from in `run.json`. `explore/points.py`.",
+                ),
+                _columns("dvfs.csv", points.SWEEP_COLUMNS, "The sweeps of the architectures with the highest DVFS effectiveness; then the columns of points."),
+                _columns("layers.csv", points.LAYER_COLUMNS, "The layers of selected Pareto points."),
             ]
         )
         + "\n"
