@@ -105,7 +105,12 @@ def estimate(samples: Samples, law: VoltageLaw, reference_vdd_v: float, temperat
     bounds = (np.concatenate([np.zeros(len(kept)), low[:fitted]]), np.concatenate([np.full(len(kept), np.inf), high[:fitted]]))
 
     def solve(start, **options):
-        return least_squares(residual, start, jac=jacobian, bounds=bounds, x_scale="jac", method="dogbox", max_nfev=400, **options)
+        found = least_squares(residual, start, jac=jacobian, bounds=bounds, x_scale="jac", method="dogbox", max_nfev=400, **options)
+        if found.status > 0:
+            return found
+        # Dogbox can go to and fro between bounds; the reflective method does not.
+        inside = np.clip(found.x, bounds[0] + 1e-9, bounds[1] - 1e-9)
+        return least_squares(residual, inside, jac=jacobian, bounds=bounds, x_scale="jac", method="trf", max_nfev=2000, **options)
 
     if near is None:
         first = nnls(columns * (relative(values[:fitted]) / samples.value * weight)[:, None], weight)[0]
