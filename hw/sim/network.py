@@ -34,19 +34,28 @@ class Workload:
 
 
 def random_workload(
-    config: AcceleratorConfig, shapes: list[LayerShape], *, batch: int = 1, kind: str = "typical", zero_point: int = 0, seed: int = 1
+    config: AcceleratorConfig,
+    shapes: list[LayerShape],
+    *,
+    batch: int = 1,
+    kind: str = "typical",
+    zero_points: tuple[int, int] = (0, 0),
+    seed: int = 1,
 ) -> Workload:
-    """`shapes`, one after the other, with data of a `kind` (see `hw.golden.DATA_KINDS`) drawn from `seed`."""
+    """`shapes`, one after the other, with data of a `kind` (see `hw.golden.DATA_KINDS`) drawn from `seed`.
+
+    `zero_points` are those of every layer's input and output; they must be equal where a layer reads another's output.
+    """
     rng = np.random.default_rng(seed)
     bits = config.precision.activation_bits
-    layers = [random_layer(shape, rng, bits, config.precision.weight_bits, kind, (zero_point, zero_point)) for shape in shapes]
+    layers = [random_layer(shape, rng, bits, config.precision.weight_bits, kind, zero_points) for shape in shapes]
     program = compile_network(config, layers, batch=batch)
     inputs = {}
     for compiled in program.layers:
         s = compiled.lowering.shape
         if compiled.has_own_input:
             size = (batch, s.in_channels) if s.kind == "fc" else (batch, s.in_channels, s.in_h, s.in_w)
-            inputs[s.name] = activations(size, bits, rng, kind, zero_point)
+            inputs[s.name] = activations(size, bits, rng, kind, zero_points[0])
     return Workload(layers=tuple(layers), program=program, inputs=inputs)
 
 

@@ -7,20 +7,20 @@ left over, on a breach of AXI4 and on an access outside of the program's regions
 
 import fcntl
 import zlib
+from dataclasses import replace
 from functools import cache
 
-import numpy as np
 import pytest
 from isa_interpreter import run_program as interpret
 
-from hw.compiler import compile_network
 from hw.config import load_design
 from hw.dram_part import load_dram_part
 from hw.emit import emit
-from hw.golden import activations, random_layer, run_layer
+from hw.errors import ToolError
 from hw.isa import INSTRUCTION_BYTES, Opcode
 from hw.layers import LayerShape
 from hw.registers import CONFIGURATION, EVENTS, Cause
+from hw.sim.network import random_workload, run_workload
 from hw.sim.run import IdealMemory, MemoryRegion, build, simulate
 from hw.tools import BUILD_DIR
 
@@ -62,43 +62,17 @@ def simulator(tmp_path_factory):
 class Run:
     """A compiled network with data, and what came out of the RTL."""
 
-    def __init__(self, design: str, shapes: list[LayerShape], *, batch: int = 1, kind: str = "typical", zero_points: tuple[int, int] = (3, -7)):
-        self.config = load_design(design)
-        self.rng = np.random.default_rng(zlib.crc32(repr((design, shapes, batch, kind)).encode()))
-        same_zero_points = zero_points if len(shapes) == 1 else (zero_points[0], zero_points[0])  # a layer's output is the next one's input
-        self.layers = [random_layer(shape, self.rng, kind=kind, zero_points=same_zero_points) for shape in shapes]
-        self.program = compile_network(self.config, self.layers, batch=batch)
-        self.inputs = {}
-        for layer in self.program.layers:
-            if layer.has_own_input:
-                s = layer.lowering.shape
-                size = (batch, s.in_channels) if s.kind == "fc" else (batch, s.in_channels, s.in_h, s.in_w)
-                self.inputs[layer.name] = activations(size, 8, self.rng, kind, zero_point=same_zero_points[0])
-
-    def golden(self) -> dict[str, np.ndarray]:
-        outputs, previous = {}, None
-        for layer, compiled in zip(self.layers, self.program.layers, strict=True):
-            previous = run_layer(layer, self.inputs[compiled.name] if compiled.has_own_input else previous)
-            outputs[compiled.name] = previous
-        return outputs
+    def __init__(self, design: str, shapes: list[LayerShape], *, batch: int = 1, kind: str = "typical"):
+        zero_points = (3, -7) if len(shapes) == 1 else (3, 3)  # a layer's output is the next one's input
+        seed = zlib.crc32(repr((design, shapes, batch, kind)).encode())
+        self.workload = random_workload(load_design(design), shapes, batch=batch, kind=kind, zero_points=zero_points, seed=seed)
+        self.program, self.inputs = self.workload.program, self.workload.inputs
 
     def simulate(self, simulator, *, core_ps: int = 1000, mem_ps: int = 1250, stall: float = 0.0, memory=IDEAL, **more):
         """Runs, and checks every layer's output, the counters that the instructions determine, and the sum over all cycles."""
-        program = self.program
-        written = [region for region in program.regions.values() if region.write]
-        first, end = min(r.address for r in written), max(r.address + r.size_bytes for r in written)
-        result = simulate(
-            simulator=simulator, image=program.memory(self.inputs),
-            regions=[MemoryRegion(address=r.address, size_bytes=r.size_bytes, write=r.write) for r in program.regions.values()],
-            program_address=program.program_address, program_bytes=program.program_bytes, output_address=first, output_bytes=end - first,
-            core_period_ps=core_ps, mem_period_ps=mem_ps, timeout_cycles=400_000, memory=memory, stall_probability=stall, **more,
-        )  # fmt: skip
-        assert result.cause == Cause.NONE
-        contents = program.image.copy()
-        contents[first - program.base_address :][: end - first] = result.output
-        for name, expected in self.golden().items():
-            got = program.output(contents, name)
-            assert np.array_equal(got, expected), f"{np.sum(got != expected)} of {got.size} outputs of {name} differ"
+        result = run_workload(
+            simulator, self.workload, core_period_ps=core_ps, mem_period_ps=mem_ps, timeout_cycles=400_000, memory=memory, stall_probability=stall, **more
+        )
         self.check_events(result)
         return result
 
@@ -221,3 +195,12 @@ def test_configuration_read_back(simulator):
     assert list(result.configuration) == list(CONFIGURATION) and list(result.events) == list(EVENTS)
     assert result.configuration["rows"] == config.array.rows and result.configuration["weight_words"] == config.weight_words
     assert result.configuration["axi_data_bits"] == 128 and result.configuration["acc_bits"] == 32
+
+
+def test_a_wrong_output_is_found(simulator):
+    """The comparison itself: the golden model is given another bias than the machine, and the run fails."""
+    run = Run("small", [fc(16, 8)])
+    layer = run.workload.layers[0]
+    bent = replace(run.workload, layers=(replace(layer, bias=layer.bias + (1 << 20)),))
+    with pytest.raises(ToolError, match="outputs of fc must equal"):
+        run_workload(simulator("small"), bent, core_period_ps=1000, mem_period_ps=1000, timeout_cycles=100_000, memory=IDEAL)
