@@ -25,7 +25,8 @@ S = TypeVar("S", bound=Settings)
 def _first_line(error: ValidationError, where: str) -> str:
     """One line for the first problem pydantic found, plus how many more there are."""
     problems = error.errors(include_url=False)
-    first = problems[0]
+    # A misspelled key makes two problems, of which the misspelling is the cause.
+    first = next((problem for problem in problems if problem["type"] == "extra_forbidden"), problems[0])
     key = ".".join(str(part) for part in first["loc"]) or "(whole file)"
     if first["type"] == "extra_forbidden":
         text = f"{key} must be a known key, not {first['input']!r} ({where}); remove it or correct its spelling"

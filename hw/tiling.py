@@ -242,7 +242,8 @@ def measure(a: Architecture, l: LoweredLayer, t: Tiling) -> Traffic:  # noqa: E7
         weight_repeats = p.spatial_tiles
     else:
         weight_repeats = p.spatial_tiles if p.weights_hold == SETS and not weights_outer and p.k_tiles > 1 else 1
-    parameter_repeats = p.spatial_tiles if p.parameters_hold == SETS and not weights_outer and p.k_tiles > 1 else 1
+    # Two tiles of a group stay, each in a slot of its own.
+    parameter_repeats = p.spatial_tiles if p.parameters_hold == SETS and not weights_outer and p.k_tiles > 2 else 1
 
     act, out = _activations(a, l, t, p), _outputs(a, l, t, p)
     scale = l.groups * l.images * activation_repeats

@@ -31,7 +31,7 @@ def test_a_window_computes_the_first_rows_and_channels_of_its_layer(layer, rows)
 
 def test_the_quick_plan_covers_what_the_fit_needs():
     plan = load_plan("quick")
-    pes = {(d.array.lanes, d.precision.weight_bits, d.array.multiplier_stages) for d in plan.designs}
+    pes = {(d.array.lanes, d.precision.weight_bits, d.array.multiplier_stages, d.array.acc_depth) for d in plan.designs}
     assert len(pes) >= 8
     assert plan.held_out == ["small", "medium"]
     assert not {d.name for d in plan.designs} & set(plan.held_out)
