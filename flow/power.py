@@ -74,12 +74,13 @@ class PowerModel:
 
     `wire_cap_f` is the wire capacitance of each net: a number, an array [nets] or a function of the netlist. `output_load_f`
     loads each output port and each input of a black box. `input_slew_s` and `clock_slew_s` are the slews of the input and clock ports, between the
-    library's slew thresholds. Slews are the slowest of each net's arcs, as in static timing.
+    library's slew thresholds. Slews are the slowest of each net's arcs, as in static timing. The netlist has no clock tree yet: with
+    `clock_tree`, every clock edge is taken as at least as sharp as the clock port's, as a tree would keep it.
     """
 
     def __init__(
         self, netlist: Netlist, library: Library, *, clocks: Sequence[str], input_slew_s: float, clock_slew_s: float, output_load_f: float,
-        wire_cap_f: WireCap = 0.0,
+        wire_cap_f: WireCap = 0.0, clock_tree: bool = True,
     ):  # fmt: skip
         missing = [t.name for t in netlist.types if t.name not in library.cells]
         if missing:
@@ -87,7 +88,7 @@ class PowerModel:
         self.netlist, self.library = netlist, library
         self.network = clock_network(netlist, clocks)
         self.load_f = self._loads(output_load_f, wire_cap_f)
-        self.slew_s, self.slew_extrapolated_fraction = self._slews(clocks, input_slew_s, clock_slew_s)
+        self.slew_s, self.slew_extrapolated_fraction = self._slews(clocks, input_slew_s, clock_slew_s, clock_tree)
         self.edge_j, self.edge_outside, self.arc_j, self.arc_outside, self.arc_uncovered = self._energies()
         per_type = [leakage_by_state(library.cells[t.name], t) for t in netlist.types]
         self.state_leakage_w = np.concatenate([np.zeros(0), *(per_type[k] for k in netlist.cell_type)])
@@ -109,7 +110,7 @@ class PowerModel:
         load[: CONST1 + 1] = 0.0
         return load
 
-    def _slews(self, clocks: Sequence[str], input_slew_s: float, clock_slew_s: float) -> tuple[np.ndarray, float]:
+    def _slews(self, clocks: Sequence[str], input_slew_s: float, clock_slew_s: float, clock_tree: bool) -> tuple[np.ndarray, float]:
         """Slews [nets, fall and rise], NaN for nets that do not move, and the share of look-ups outside their tables."""
         netlist, slews = self.netlist, np.full((self.netlist.nets, 2), np.nan)
         for port in netlist.ports.values():
@@ -124,8 +125,8 @@ class PowerModel:
             done, outside = propagate_slews(
                 tables, entries, cells, netlist.cell_type, netlist.pin_start, netlist.pin_net, inputs, self.load_f, slews
             )
-            # The netlist has no clock tree yet; a tree keeps every clock edge at least as sharp as the clock port's.
-            slews[self.network.nets] = np.minimum(slews[self.network.nets], clock_slew_s)
+            if clock_tree:
+                slews[self.network.nets] = np.minimum(slews[self.network.nets], clock_slew_s)
         return slews, outside / max(done, 1)
 
     def _energies(self) -> tuple[np.ndarray, ...]:

@@ -385,7 +385,9 @@ exit
 
 
 def check_against_opensta(netlist, library, report: str, *, wire_cap_f: float = 0.0) -> None:
-    model = PowerModel(netlist, library, clocks=("clk",), input_slew_s=0.05 * NS, clock_slew_s=0.05 * NS, output_load_f=5e-15, wire_cap_f=wire_cap_f)
+    model = PowerModel(
+        netlist, library, clocks=("clk",), input_slew_s=0.05 * NS, clock_slew_s=0.05 * NS, output_load_f=5e-15, wire_cap_f=wire_cap_f, clock_tree=False
+    )  # fmt: skip
     power = {int(m[4]): [float(v) for v in m.group(1, 2, 3)] for m in re.finditer(r"^\s*(\S+)\s+(\S+)\s+(\S+)\s+\S+ C(\d+)$", report, re.MULTILINE)}
     slews = {(int(m[1]), m[2]): (float(m[4]), float(m[3])) for m in re.finditer(r"^C(\d+)/(\S+) \^ \S+:(\S+) v \S+:(\S+)$", report, re.MULTILINE)}
     assert set(power) == set(range(netlist.cells))
@@ -407,6 +409,12 @@ def check_against_opensta(netlist, library, report: str, *, wire_cap_f: float = 
             assert model.slew_s[net] / NS == pytest.approx(slews[cell, output], rel=1e-3, abs=1e-6), (cell, logic.name, output)
             compared += 1
     assert switching[0] == near(switching[1], 0.01) and leakage[0] == near(leakage[1], 0.01) and compared > 50
+
+
+def test_a_clock_tree_keeps_clock_edges_as_sharp_as_the_port(mac, library):
+    plain, tree = (PowerModel(mac, library, **{**CONDITIONS, "clock_slew_s": 1e-12, "clock_tree": tree}) for tree in (False, True))
+    clocks = np.flatnonzero(plain.network.nets)
+    assert np.nanmax(plain.slew_s[clocks]) > 1e-12 and np.nanmax(tree.slew_s[clocks]) == 1e-12
 
 
 needs_sta = pytest.mark.skipif(shutil.which("sta") is None, reason="OpenSTA is not installed (apt-get install opensta)")
