@@ -5,7 +5,7 @@ VF     := $(VENV)/bin/voltfront
 CONFIG ?= small
 OUT    ?= build/rtl/$(basename $(notdir $(CONFIG)))
 
-.PHONY: help setup run rtl sim cells characterize fit explore report figure test lint clean
+.PHONY: help setup run rtl sim cells characterize fit explore report figure test lint bench clean
 .DEFAULT_GOAL := help
 
 help:          ## this list
@@ -48,6 +48,9 @@ test: setup    ## all tests
 
 lint: setup    ## common mistakes
 	$(PY) -m ruff check .
+
+bench: setup   ## performance figures
+	$(PY) benchmarks/bench.py
 
 clean:         ## remove everything generated (not .venv)
 	rm -rf build
