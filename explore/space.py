@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from flow.table import PARAMETERS
 from hw.config import MAX_BANK_WORDS, MIN_BANK_WORDS, AcceleratorConfig, Array, Buffers, Memory, Precision
 from hw.errors import ConfigError
-from hw.settings import Settings, load
+from hw.settings import Settings, load_named
 from hw.tile_plan import Architecture
 
 SPACES = Path(__file__).parent / "spaces"
@@ -155,10 +155,4 @@ class Architectures:
 
 def load_space(name_or_path: str | Path) -> DesignSpace:
     """The space of that name in `explore/spaces`, or the YAML file at that path."""
-    path = Path(name_or_path)
-    if path.suffix not in (".yaml", ".yml"):
-        path = SPACES / f"{name_or_path}.yaml"
-        if not path.exists():
-            known = ", ".join(sorted(p.stem for p in SPACES.glob("*.yaml")))
-            raise ConfigError(f"space must be one of {known}, or a path ending in .yaml, not {str(name_or_path)!r}; give one of these")
-    return load(DesignSpace, path)
+    return load_named(DesignSpace, "space", SPACES, name_or_path)

@@ -12,7 +12,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fit.blocks import BLOCKS, Parameters, term_values
 from fit.model import FittedBlock, FittedModel, beyond, check_range
-from flow.table import PARAMETERS
+from flow.table import PARAMETERS, parameters_of
 from hw.config import PARAMETER_BYTES, AcceleratorConfig
 from hw.errors import ModelError
 from hw.isa import INSTRUCTION_BYTES
@@ -26,11 +26,7 @@ from hw.top import BEAT_FIFO, REGISTER_FIFO, RUN_FIFO
 def design_parameters(*configs: AcceleratorConfig) -> dict[str, NDArray]:
     """Parameter arrays [designs] of configurations, with the names of `flow.table.PARAMETERS`."""
 
-    def row(c: AcceleratorConfig) -> dict[str, float]:
-        words = {"activation_words": c.activation_words, "weight_words": c.weight_words, "output_words": c.output_words}
-        return {**dict(c.array), **dict(c.precision), **dict(c.memory), **words, "parameter_words": c.buffers.parameter_words}
-
-    rows = [row(config) for config in configs]
+    rows = [parameters_of(config) for config in configs]
     return {name: np.array([row[name] for row in rows], dtype=float) for name in PARAMETERS}
 
 

@@ -22,7 +22,7 @@ from flow.measure import Trace, characterized, design_rows, sampled_instances
 from flow.plan import Plan, Run, Window
 from flow.simulation import DRAM_PART, TRACE_MARGIN_CYCLES, Rtl, RunResult, emit_rtl, simulate_window
 from flow.sram import load_sram_technology
-from flow.table import CORNER_COLUMNS, CYCLE_COLUMNS, PARAMETERS, TABLE_VERSION, Provenance, write_table
+from flow.table import CORNER_COLUMNS, CYCLE_COLUMNS, TABLE_VERSION, Provenance, parameters_of, write_table
 from flow.tech import Technology
 from flow.tools import TOOLS, tool_version
 from hw.config import AcceleratorConfig
@@ -119,10 +119,8 @@ def _trace(config: AcceleratorConfig, rtl: Rtl, window: Window, plan: Plan, cach
 
 def _cycle_row(config: AcceleratorConfig, run: Run, result: RunResult) -> dict:
     shape = run.window.shape(config)
-    words = {f"{kind}_words": getattr(config, f"{kind}_words") for kind in ("activation", "weight", "output")}
-    values = {**dict(config.array), **dict(config.precision), **dict(config.memory), **words, "parameter_words": config.buffers.parameter_words}
     row = {
-        "table_version": TABLE_VERSION, "design": config.name, **{name: values[name] for name in PARAMETERS}, **shape.model_dump(),
+        "table_version": TABLE_VERSION, "design": config.name, **parameters_of(config), **shape.model_dump(),
         "layer": run.window.name, "batch": run.window.batch, "fold": int(result.fold), **result.tiling, "core_period_s": run.core_period_ps * 1e-12,
         "mem_period_s": run.mem_period_ps * 1e-12, "dram": load_dram_part(DRAM_PART).name, **result.events,
     }  # fmt: skip

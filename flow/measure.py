@@ -20,7 +20,7 @@ from flow.simulation import TRACE_MARGIN_CYCLES, Rtl
 from flow.sram import SramMacro, Yardstick, library_fo4_s, load_sram_technology, sram_figures, write_sram_liberty, yardstick
 from flow.sta import ClockTiming, TimingResult, time_design
 from flow.synth import RECIPES, SynthResult, synthesize
-from flow.table import CORNER_COLUMNS, PARAMETERS, TABLE_VERSION
+from flow.table import CORNER_COLUMNS, TABLE_VERSION, parameters_of
 from flow.tech import CellRoles, Technology, WireModel, liberty_files, read_libraries
 from hw.config import AcceleratorConfig
 from hw.emit import Block
@@ -261,12 +261,9 @@ def _inside(block: Block, rtl: Rtl, pes: Sequence[str]) -> tuple[str, ...]:
 
 def _identity(config: AcceleratorConfig, technology: Technology) -> dict:
     """The columns that say which design and technology a row is about."""
-    words = {f"{kind}_words": getattr(config, f"{kind}_words") for kind in ("activation", "weight", "output")}
-    values = {**dict(config.array), **dict(config.precision), **dict(config.memory), **words, "parameter_words": config.buffers.parameter_words}
     precision = f"a{config.precision.activation_bits}w{config.precision.weight_bits}"
-    return {"table_version": TABLE_VERSION, "technology": technology.name, "design": config.name, "layout": "fanout", "precision": precision} | {
-        name: values[name] for name in PARAMETERS
-    }
+    named = {"table_version": TABLE_VERSION, "technology": technology.name, "design": config.name, "layout": "fanout", "precision": precision}
+    return named | parameters_of(config)
 
 
 def _domain(block: Block) -> str:

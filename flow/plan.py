@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from hw.config import AcceleratorConfig, load_design
 from hw.errors import ConfigError
 from hw.layers import LayerShape, load_network
-from hw.settings import Settings, load
+from hw.settings import Settings, load_named
 
 PLANS = Path(__file__).parent / "plans"
 
@@ -84,10 +84,4 @@ class Plan(Settings):
 
 def load_plan(name_or_path: str | Path) -> Plan:
     """The plan of that name in `flow/plans`, or the YAML file at that path."""
-    path = Path(name_or_path)
-    if path.suffix not in (".yaml", ".yml"):
-        path = PLANS / f"{name_or_path}.yaml"
-        if not path.exists():
-            known = ", ".join(sorted(p.stem for p in PLANS.glob("*.yaml")))
-            raise ConfigError(f"plan must be one of {known}, or a path ending in .yaml, not {str(name_or_path)!r}; give one of these")
-    return load(Plan, path)
+    return load_named(Plan, "plan", PLANS, name_or_path)

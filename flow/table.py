@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from hw.config import AcceleratorConfig
 from hw.errors import ConfigError
 from hw.registers import EVENTS
 
@@ -23,6 +24,14 @@ PARAMETERS = (
     "activation_words", "weight_words", "output_words", "parameter_words", "axi_data_bits", "max_burst_beats", "read_fifo_beats",
 )  # fmt: skip
 """Columns of both tables that describe the design (see `hw.config`)."""
+
+
+def parameters_of(config: AcceleratorConfig) -> dict[str, int]:
+    """The values of `PARAMETERS` of a design."""
+    words = {f"{kind}_words": getattr(config, f"{kind}_words") for kind in ("activation", "weight", "output")}
+    values = {**dict(config.array), **dict(config.precision), **dict(config.memory), **words, "parameter_words": config.buffers.parameter_words}
+    return {name: values[name] for name in PARAMETERS}
+
 
 CORNER_COLUMNS: dict[str, str] = {
     "table_version": "version of this format",

@@ -9,8 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from hw.errors import ConfigError
-from hw.settings import Settings, load
+from hw.settings import Settings, load_named
 
 DESIGNS = Path(__file__).parent / "designs"
 
@@ -174,10 +173,4 @@ class AcceleratorConfig(Settings):
 
 def load_design(name_or_path: str | Path) -> AcceleratorConfig:
     """The design of that name in `hw/designs`, or the YAML file at that path."""
-    path = Path(name_or_path)
-    if path.suffix not in (".yaml", ".yml"):
-        path = DESIGNS / f"{name_or_path}.yaml"
-        if not path.exists():
-            known = ", ".join(sorted(p.stem for p in DESIGNS.glob("*.yaml")))
-            raise ConfigError(f"design must be one of {known}, or a path ending in .yaml, not {str(name_or_path)!r}; give one of these")
-    return load(AcceleratorConfig, path)
+    return load_named(AcceleratorConfig, "design", DESIGNS, name_or_path)

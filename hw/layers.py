@@ -6,8 +6,7 @@ from typing import Literal
 import numpy as np
 from pydantic import Field, model_validator
 
-from hw.errors import ConfigError
-from hw.settings import Settings, load
+from hw.settings import Settings, load_named
 
 NETWORKS = Path(__file__).parent / "networks"
 
@@ -123,10 +122,4 @@ class Network(Settings):
 
 def load_network(name_or_path: str | Path) -> Network:
     """The network of that name in `hw/networks`, or the YAML file at that path."""
-    path = Path(name_or_path)
-    if path.suffix not in (".yaml", ".yml"):
-        path = NETWORKS / f"{name_or_path}.yaml"
-        if not path.exists():
-            known = ", ".join(sorted(p.stem for p in NETWORKS.glob("*.yaml")))
-            raise ConfigError(f"network must be one of {known}, or a path ending in .yaml, not {str(name_or_path)!r}; give one of these")
-    return load(Network, path)
+    return load_named(Network, "network", NETWORKS, name_or_path)

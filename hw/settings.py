@@ -70,3 +70,14 @@ def read_yaml(path: Path | str) -> object:
 def load(kind: type[S], path: Path | str) -> S:
     """A `kind` read from the YAML file at `path`."""
     return parse(kind, read_yaml(path), str(path))
+
+
+def load_named(kind: type[S], what: str, folder: Path, name_or_path: str | Path) -> S:
+    """A `kind` from the YAML file of that name in `folder`, or at that path; raises `ConfigError` listing the names of `what` there are."""
+    path = Path(name_or_path)
+    if path.suffix not in (".yaml", ".yml"):
+        path = folder / f"{name_or_path}.yaml"
+        if not path.exists():
+            known = ", ".join(sorted(p.stem for p in folder.glob("*.yaml")))
+            raise ConfigError(f"{what} must be one of {known}, or a path ending in .yaml, not {str(name_or_path)!r}; give one of these")
+    return load(kind, path)
