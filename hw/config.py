@@ -25,8 +25,6 @@ def is_power_of_two(value: int) -> bool:
     return value > 0 and value & (value - 1) == 0
 
 
-
-
 class Array(Settings):
     """The processing array: `rows` x `cols` processing elements of `lanes` multipliers each."""
 
@@ -40,6 +38,8 @@ class Array(Settings):
     """Registers between the operands and the accumulator."""
     post_lanes: int = Field(1, ge=1, le=16)
     """Requantizers a row: outputs that leave a row in a cycle."""
+    depthwise_taps: int = Field(0, ge=0, le=8)
+    """Activation words that a row keeps so that a dot product may take a kernel column from each (depthwise layers); 0: none, one word a step."""
 
     @model_validator(mode="after")
     def _check(self):
@@ -48,6 +48,8 @@ class Array(Settings):
                 raise ValueError(f"a power of two in {name}")
         if self.post_lanes > min(self.cols, self.lanes):
             raise ValueError(f"such that post_lanes <= min(cols, lanes) = {min(self.cols, self.lanes)}")
+        if self.depthwise_taps == 1 or self.depthwise_taps > self.lanes:
+            raise ValueError(f"such that depthwise_taps is 0 or 2 to min(lanes, 8) = {min(self.lanes, 8)}")
         return self
 
 

@@ -1,15 +1,15 @@
 """The instruction set: one table of fields per instruction, used by the compiler, the RTL and the documents.
 
 An instruction is 256 bits, little-endian, fields packed from bit 0 in the order of the table. A program is a
-sequence of instructions in DRAM that ends with END. LOAD, FILL go to the load engine, CONFIGURE and COMPUTE to the
-compute engine, STORE to the store engine; each engine runs its own instructions in order, and engines wait for each
+sequence of instructions in DRAM that ends with END. LOAD, FILL and COPY go to the load engine, CONFIGURE and COMPUTE to
+the compute engine, STORE to the store engine; each engine runs its own instructions in order, and engines wait for each
 other by tokens only (decoupled access-execute). Addresses of on-chip banks are in words, of DRAM in bytes.
 """
 
 from dataclasses import dataclass
 from enum import IntEnum
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 INSTRUCTION_BYTES = 32
 TOKEN_LIMIT = 15
 """Tokens a queue between two engines holds; an engine that would exceed it waits before it signals."""
@@ -26,10 +26,11 @@ class Opcode(IntEnum):
     SYNC = 6
     OPERATING_POINT = 7
     END = 8
+    COPY = 9
 
 
 class Target(IntEnum):
-    """Which banks LOAD and FILL write."""
+    """Which banks LOAD writes; FILL and COPY write activations."""
 
     ACTIVATION = 0
     WEIGHT = 1
@@ -69,26 +70,37 @@ HEADER = (
 )
 """Tokens flow load->compute, compute->load, compute->store, store->compute, store->load; others are illegal."""
 
-_TRANSFER = (
+_BANKS = (
     _f("target", 2, "see Target"),
-    _f("dram_address", 40, "first byte of the first run; a multiple of min(word bytes, AXI beat bytes)"),
     _f("run_words", 16, "contiguous words a run: activation words; weight words per column; output channels for PARAMETER. At least 1"),
     _f("count1", 12, "runs of the inner repetition, at least 1"),
-    _f("stride1_bytes", 28, "DRAM bytes from run to run of the inner repetition"),
     _f("bank_stride1", 14, "bank words from run to run of the inner repetition"),
     _f("count2", 12, "repetitions of the outer loop, at least 1"),
-    _f("stride2_bytes", 28, "DRAM bytes from one outer repetition to the next"),
     _f("bank_stride2", 14, "bank words from one outer repetition to the next"),
     _f("banks_a", 16, "activation banks (bit r = row r) written at address_a"),
     _f("address_a", 14, "first bank word; the only address used for WEIGHT and PARAMETER"),
     _f("banks_b", 16, "activation banks written with the same data at address_b (halo rows shared by two stripes)"),
     _f("address_b", 14, "first bank word for banks_b"),
+)
+
+_TRANSFER = _BANKS + (
+    _f("dram_address", 40, "first byte of the first run; a multiple of min(word bytes, AXI beat bytes)"),
+    _f("stride1_bytes", 28, "DRAM bytes from run to run of the inner repetition"),
+    _f("stride2_bytes", 28, "DRAM bytes from one outer repetition to the next"),
     _f("fill_value", 16, "FILL only: the activation (low activation_bits) written in every lane", signed=True),
+)
+
+_COPY = _BANKS + (
+    _f("source_bank", 4, "output bank (array row) that is read"),
+    _f("source_address", 14, "first output word of the first run"),
+    _f("source_stride1", 14, "output words from run to run of the inner repetition"),
+    _f("source_stride2", 14, "output words from one outer repetition to the next"),
 )
 
 FIELDS: dict[Opcode, tuple[Field, ...]] = {
     Opcode.LOAD: HEADER + _TRANSFER,
     Opcode.FILL: HEADER + _TRANSFER,
+    Opcode.COPY: HEADER + _COPY,
     Opcode.CONFIGURE: HEADER
     + (
         _f("kernel_h", 8, "reduction steps in r"),
@@ -102,6 +114,8 @@ FIELDS: dict[Opcode, tuple[Field, ...]] = {
         _f("zero_point", 16, "output zero point, added after scaling", signed=True),
         _f("clip_low", 16, "least output value", signed=True),
         _f("clip_high", 16, "greatest output value", signed=True),
+        _f("maximum", 1, "an accumulator keeps the largest dot product of its reduction instead of the sum; each must be one activation times weight 1"),
+        _f("taps", 4, "activation words a dot product sees side by side (0 and 1: one, the ordinary case); at most the design's depthwise_taps"),
     ),
     Opcode.COMPUTE: HEADER
     + (
