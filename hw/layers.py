@@ -11,11 +11,27 @@ from hw.settings import Settings, load_named
 NETWORKS = Path(__file__).parent / "networks"
 
 
+DIAGONAL = ("max_pool", "average_pool", "add")
+"""Kinds in which every output channel has the input channel of its own number, and nothing to learn."""
+
+
 class LayerShape(Settings):
-    """A convolution or fully connected layer of one image. A fully connected layer is a 1x1 convolution on a 1x1 image."""
+    """What one layer computes for one image; sizes of the input are `in_channels` x `in_h` x `in_w`.
+
+    * `conv`: a convolution; depthwise if groups = in_channels.
+    * `fc`: a fully connected layer, applied to `in_h` vectors (1 unless it is one of a sequence's).
+    * `max_pool`, `average_pool`: pooling (average: over the padded kernel); global if the kernel is the image.
+    * `add`: the sum of two tensors of this size.
+    * `matmul`: the product of two activations, `groups` (heads) of them: in_h vectors of in_channels / groups each times
+      a second operand of out_channels / groups vectors as long. That is a fully connected layer with groups and an activation as weights.
+    * `transpose`: each group's in_h vectors of in_channels / groups as in_channels / groups vectors of in_h: makes the second operand of
+      a matmul whose reduction runs over the vectors.
+
+    Pooling and add have out_channels = groups = in_channels, transpose has out_channels = groups * in_h: none of them need be given.
+    """
 
     name: str = Field(pattern=r"^[A-Za-z0-9_./-]{1,80}$")
-    kind: Literal["conv", "fc"]
+    kind: Literal["conv", "fc", "max_pool", "average_pool", "add", "matmul", "transpose"]
     in_channels: int = Field(ge=1)
     out_channels: int = Field(ge=1)
     in_h: int = Field(1, ge=1)
@@ -32,20 +48,36 @@ class LayerShape(Settings):
     groups: int = Field(1, ge=1)
     relu: bool = False
 
+    @model_validator(mode="before")
+    @classmethod
+    def _derive(cls, data):
+        if isinstance(data, dict) and isinstance(data.get("in_channels"), int):
+            if data.get("kind") in DIAGONAL:
+                return {"out_channels": data["in_channels"], "groups": data["in_channels"]} | data
+            if data.get("kind") == "transpose" and isinstance(data.get("groups", 1), int) and isinstance(data.get("in_h", 1), int):
+                return {"out_channels": data.get("groups", 1) * data.get("in_h", 1)} | data
+        return data
+
     @model_validator(mode="after")
     def _check(self):
+        if self.kind in DIAGONAL and not self.in_channels == self.out_channels == self.groups:
+            raise ValueError(f"such that out_channels and groups are in_channels ({self.kind})")
+        if self.kind == "transpose" and self.out_channels != self.groups * self.in_h:
+            raise ValueError("such that out_channels is groups * in_h (transpose)")
         if self.in_channels % self.groups or self.out_channels % self.groups:
             raise ValueError(f"such that groups ({self.groups}) divides in_channels and out_channels")
-        if self.kind == "fc":
-            given = [name for name, field in type(self).model_fields.items() if field.annotation is int and getattr(self, name) != field.default]
-            if set(given) - {"in_channels", "out_channels"}:
-                raise ValueError("a fully connected layer with only in_channels and out_channels")
+        free, what = _FREE[self.kind]
+        given = [name for name, field in type(self).model_fields.items() if field.annotation is int and getattr(self, name) != field.default]
+        if set(given) - {"in_channels", "out_channels", *free}:
+            raise ValueError(what)
         if self.out_h < 1 or self.out_w < 1:
             raise ValueError("such that the kernel fits into the padded image")
         return self
 
     @property
     def out_h(self) -> int:
+        if self.kind == "transpose":
+            return self.in_channels // self.groups
         return (self.in_h + self.pad_top + self.pad_bottom - self.dilation * (self.kernel_h - 1) - 1) // self.stride_h + 1
 
     @property
@@ -53,21 +85,42 @@ class LayerShape(Settings):
         return (self.in_w + self.pad_left + self.pad_right - self.dilation * (self.kernel_w - 1) - 1) // self.stride_w + 1
 
     @property
+    def vectors(self) -> bool:
+        """Whether the input is a sequence of `in_h` vectors, not an image."""
+        return self.kind in ("fc", "matmul", "transpose")
+
+    @property
     def macs(self) -> int:
-        """Useful multiply-accumulates for one image (padding counted as the convention of the field has it: as MACs)."""
-        return self.out_h * self.out_w * self.weights
+        """Useful multiply-accumulates for one image, as the field counts them: padding counts, pooling, add and transpose have none."""
+        if self.kind not in ("conv", "fc", "matmul"):
+            return 0
+        return self.out_h * self.out_w * self.out_channels * (self.in_channels // self.groups) * self.kernel_h * self.kernel_w
 
     @property
     def weights(self) -> int:
-        return self.out_channels * (self.in_channels // self.groups) * self.kernel_h * self.kernel_w
+        """Learned weights, without biases: those of convolutions and fully connected layers."""
+        return self.out_channels * (self.in_channels // self.groups) * self.kernel_h * self.kernel_w if self.kind in ("conv", "fc") else 0
 
     @property
     def input_activations(self) -> int:
-        return self.in_channels * self.in_h * self.in_w
+        """Values read for one image, over both operands."""
+        one = self.in_channels * self.in_h * self.in_w
+        return one + {"add": one, "matmul": self.out_channels * (self.in_channels // self.groups)}.get(self.kind, 0)
 
     @property
     def output_activations(self) -> int:
         return self.out_channels * self.out_h * self.out_w
+
+
+_WINDOW = ("in_h", "in_w", "kernel_h", "kernel_w", "stride_h", "stride_w", "pad_top", "pad_bottom", "pad_left", "pad_right", "dilation", "groups")
+_FREE = {
+    "conv": (_WINDOW, ""), "max_pool": (_WINDOW, ""), "average_pool": (_WINDOW, ""),
+    "add": (("in_h", "in_w", "groups"), "an add with only in_channels, in_h and in_w"),
+    "fc": (("in_h",), "a fully connected layer with only in_channels, out_channels and in_h"),
+    "matmul": (("in_h", "groups"), "a matmul with only in_channels, out_channels, in_h and groups"),
+    "transpose": (("in_h", "groups"), "a transpose with only in_channels, in_h and groups"),
+}  # fmt: skip
+"""Which sizes besides the channels a kind may state, and what to say of others."""
 
 
 class Totals(Settings):

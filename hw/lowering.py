@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 from hw.config import AcceleratorConfig
+from hw.errors import ConfigError
 from hw.layers import LayerShape
 from hw.tensors import TensorLayout, image_layout, vector_layout
 
@@ -105,11 +106,15 @@ def _steps(channels: int, lanes: int, kernel_w: int) -> int:
 
 def folds(shape: LayerShape, lanes: int) -> bool:
     """Whether folding the kernel's columns into the channels takes fewer reduction steps."""
-    return shape.groups == 1 and shape.kernel_w > 1 and _steps(shape.in_channels * shape.kernel_w, lanes, 1) < _steps(shape.in_channels, lanes, shape.kernel_w)
+    if shape.kind != "conv" or shape.groups > 1 or shape.kernel_w == 1:
+        return False
+    return _steps(shape.in_channels * shape.kernel_w, lanes, 1) < _steps(shape.in_channels, lanes, shape.kernel_w)
 
 
 def lower(config: AcceleratorConfig, shape: LayerShape, *, batch: int = 1, fold: bool = False) -> Lowering:
     """`shape` over `batch` images on `config`. `fold` only where the layer's input may be written expanded: ask `folds`."""
+    if shape.kind not in ("conv", "fc") or (shape.kind == "fc" and shape.in_h > 1):
+        raise ConfigError(f"layer must be a convolution or a fully connected layer of one vector, not {shape.kind} ({shape.name})")
     lanes, block = config.array.lanes, config.channel_block
     k_per_group = shape.out_channels // shape.groups
     merged = next((m for m in range(1, shape.groups + 1) if shape.groups % m == 0 and k_per_group * m % block == 0), shape.groups)

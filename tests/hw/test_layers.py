@@ -41,8 +41,13 @@ def test_output_sizes_are_the_positions_that_fit():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"kind": "fc", "in_h": 2}, "a fully connected layer with only in_channels and out_channels"),
-        ({"kind": "fc", "pad_top": 1}, "a fully connected layer with only in_channels and out_channels"),
+        ({"kind": "fc", "in_w": 2}, "a fully connected layer with only in_channels, out_channels and in_h"),
+        ({"kind": "fc", "pad_top": 1}, "a fully connected layer with only in_channels, out_channels and in_h"),
+        ({"kind": "add", "out_channels": 3, "kernel_h": 2}, "an add with only in_channels, in_h and in_w"),
+        ({"kind": "max_pool"}, "such that out_channels and groups are in_channels (max_pool)"),
+        ({"kind": "average_pool", "out_channels": 3, "groups": 1}, "such that out_channels and groups are in_channels (average_pool)"),
+        ({"kind": "matmul", "stride_h": 2}, "a matmul with only in_channels, out_channels, in_h and groups"),
+        ({"kind": "transpose", "in_h": 3}, "such that out_channels is groups * in_h (transpose)"),
         ({"groups": 2}, "such that groups (2) divides in_channels and out_channels"),
         ({"in_h": 0}, "layers.0.in_h must be greater than or equal to 1, not 0 (here)"),
         ({"kernel": 3}, "layers.0.kernel must be a known key, not 3 (here); remove it or correct its spelling"),
@@ -75,3 +80,25 @@ def test_the_table_has_one_record_a_layer():
     table = network.table()
     assert table.shape == (8,) and table["out_h"].tolist() == [layer.out_h for layer in network.layers]
     assert table["groups"].tolist() == [1, 2, 1, 2, 2, 1, 1, 1] and table["dilation"].tolist() == [1] * 8
+
+
+def test_what_the_field_counts():
+    """MACs of an attention head's products and of a depthwise layer by hand; pooling, add and transpose have none; only conv and fc learn."""
+
+    def layer(**sizes):
+        return parse(LayerShape, {"name": "x"} | sizes, "here")
+
+    depthwise = layer(kind="conv", in_channels=32, out_channels=32, groups=32, in_h=10, in_w=10, kernel_h=3, kernel_w=3, pad_top=1, pad_left=1)
+    assert (depthwise.macs, depthwise.weights) == (9 * 9 * 9 * 32, 9 * 32)
+    tokens = layer(kind="fc", in_channels=768, out_channels=3072, in_h=128)
+    assert (tokens.macs, tokens.weights, tokens.output_activations) == (128 * 768 * 3072, 768 * 3072, 128 * 3072)
+    scores = layer(kind="matmul", in_channels=12 * 64, out_channels=12 * 128, in_h=128, groups=12)  # 12 heads of 64 for 128 tokens
+    assert (scores.macs, scores.weights) == (12 * 128 * 128 * 64, 0)
+    assert scores.input_activations == 2 * 128 * 768 and scores.output_activations == 12 * 128 * 128
+    turned = layer(kind="transpose", in_channels=768, in_h=128, groups=12)
+    assert (turned.out_h, turned.out_channels, turned.output_activations, turned.macs) == (64, 12 * 128, 128 * 768, 0)
+    pool = layer(kind="max_pool", in_channels=64, in_h=112, in_w=112, kernel_h=3, kernel_w=3, stride_h=2, stride_w=2, pad_top=1, pad_left=1)
+    assert (pool.out_channels, pool.groups, pool.out_h, pool.macs, pool.weights) == (64, 64, 56, 0, 0)
+    add = layer(kind="add", in_channels=64, in_h=56, in_w=56)
+    assert (add.out_channels, add.macs, add.input_activations) == (64, 0, 2 * 64 * 56 * 56)
+    assert layer(kind="average_pool", in_channels=512, in_h=7, in_w=7, kernel_h=7, kernel_w=7).out_h == 1
