@@ -9,7 +9,7 @@ namespace {
 
 constexpr uint64_t page_bytes = 1 << 16;
 constexpr size_t write_data_depth = 16;
-constexpr uint32_t response_ok = 0, response_slave_error = 2;
+constexpr uint32_t response_ok = 0, response_slave_error = 2, response_decode_error = 3;
 constexpr uint64_t write_token = uint64_t{1} << 63;
 
 std::string hex(uint64_t value) {
@@ -35,7 +35,8 @@ std::vector<std::string> split(const std::string& text, char separator) {
 
 AxiMemory::AxiMemory(const KeyValue& settings)
     : settings_(settings), data_bytes_(settings.integer("data_bytes")), stall_(settings.real("stall_probability")),
-      max_outstanding_(settings.integer("max_outstanding")), random_(settings.integer("seed")) {
+      max_outstanding_(settings.integer("max_outstanding")), jitter_ps_(settings.integer("jitter_ps")),
+      interleave_(settings.integer("interleave") != 0), random_(settings.integer("seed")) {
     for (const std::string& text : settings.all("window")) {
         const auto part = split(text, ':');
         windows_.push_back({std::stoull(part.at(0)), std::stoull(part.at(1)), part.at(2).find('r') != std::string::npos,
@@ -43,7 +44,8 @@ AxiMemory::AxiMemory(const KeyValue& settings)
     }
     for (const std::string& text : settings.all("fault")) {
         const auto part = split(text, ':');
-        faults_.push_back({std::stoull(part.at(0)), std::stoull(part.at(1)), true, true});
+        const uint32_t response = part.at(2) == "decode" ? response_decode_error : response_slave_error;
+        faults_.push_back({{std::stoull(part.at(0)), std::stoull(part.at(1)), true, true}, response});
     }
     if (settings.has("ideal_latency_ps")) {
         ideal_latency_ps_ = settings.integer("ideal_latency_ps");
@@ -64,28 +66,21 @@ bool AxiMemory::edge(int64_t now_ps, const AxiInputs& in, AxiOutputs& out) {
         for (const auto& burst : done_) {
             if (burst.token & write_token) continue;
             const auto read = std::find_if(reads_.begin(), reads_.end(), [&](const Transaction& t) { return t.serial == burst.token >> 8; });
-            read->ready_ps[burst.token & 255] = burst.cycle * dram_->parameters().tck_ps;
+            read->ready_ps[burst.token & 255] = burst.cycle * dram_->parameters().tck_ps + jitter();
         }
     }
     if (in.reset) {
         out = {};
-        ar_ = aw_ = w_ = {};
         return true;
     }
     ++edges_;
     read_wait_edges_ += !reads_.empty() && !out.rvalid;
     write_wait_edges_ += in.wvalid && !out.wready;
 
-    check_channel(ar_, "AR", in.arvalid, out.arready, {in.araddr, in.arid, in.arlen, in.arsize, in.arburst});
-    check_channel(aw_, "AW", in.awvalid, out.awready, {in.awaddr, in.awid, in.awlen, in.awsize, in.awburst});
-    std::vector<uint64_t> beat{in.wlast, in.wstrb};
-    if (in.wvalid) beat.insert(beat.end(), in.wdata, in.wdata + (data_bytes_ + 3) / 4);
-    check_channel(w_, "W", in.wvalid, out.wready, std::move(beat));
-
-    if (in.awvalid && out.awready) accept_address(true, in.awaddr, in.awid, in.awlen, in.awsize, in.awburst);
-    if (in.arvalid && out.arready) accept_address(false, in.araddr, in.arid, in.arlen, in.arsize, in.arburst);
+    if (in.awvalid && out.awready) accept_address(true, in.awaddr, in.awid, in.awlen);
+    if (in.arvalid && out.arready) accept_address(false, in.araddr, in.arid, in.arlen);
     if (in.wvalid && out.wready) {
-        WriteBeat taken{{}, in.wstrb, in.wlast};
+        WriteBeat taken{{}, in.wstrb};
         std::copy_n(in.wdata, (data_bytes_ + 3) / 4, taken.data.begin());
         write_data_.push_back(taken);
     }
@@ -100,31 +95,20 @@ bool AxiMemory::edge(int64_t now_ps, const AxiInputs& in, AxiOutputs& out) {
     return violation_.empty();
 }
 
-// AXI: once valid, a master's offer stays as it is until it is taken.
-void AxiMemory::check_channel(Channel& channel, const char* name, bool valid, bool ready, std::vector<uint64_t> payload) {
-    if (channel.waiting && !valid) violation(std::string(name) + "VALID fell before the transfer was accepted");
-    else if (channel.waiting && payload != channel.payload) violation(std::string(name) + " payload changed while it waited to be accepted");
-    channel.waiting = valid && !ready;
-    channel.payload = std::move(payload);
-}
-
-void AxiMemory::accept_address(bool write, uint64_t address, uint32_t id, uint32_t len, uint32_t size, uint32_t burst) {
+void AxiMemory::accept_address(bool write, uint64_t address, uint32_t id, uint32_t len) {
     Transaction t;
     t.serial = next_serial_++;
-    t.address = address;
+    t.address = address / data_bytes_ * data_bytes_;  // the monitor has reported one that is not aligned
     t.id = id;
     t.beats = len + 1;
     const uint64_t bytes = length(t);
     const std::string what = std::string(write ? "write" : "read") + " burst at " + hex(address) + " of " + std::to_string(bytes) + " bytes ";
-    if (burst != 1) violation(what + "must be INCR, not burst type " + std::to_string(burst));
-    if ((uint64_t{1} << size) != data_bytes_) violation(what + "must have full-width beats, not size " + std::to_string(size));
-    if (address % data_bytes_) violation(what + "must start at a multiple of " + std::to_string(data_bytes_));
-    if ((address & 4095) + bytes > 4096) violation(what + "crosses a 4 KB boundary");
     if (!write && std::none_of(windows_.begin(), windows_.end(), [&](const Window& w) { return w.read && w.holds(address, bytes); }))
         violation(what + "lies outside every readable window");
     if (write && std::none_of(windows_.begin(), windows_.end(), [&](const Window& w) { return w.write && w.touches(address, bytes); }))
         violation(what + "lies outside every writable window");
-    t.fault = std::any_of(faults_.begin(), faults_.end(), [&](const Window& w) { return w.touches(address, bytes); });
+    for (const auto& [window, response] : faults_)
+        if (window.touches(address, bytes)) t.response = response;
 
     // Reads and writes are unordered to each other, so an overlap would read or leave either value.
     const auto overlaps = [&](uint64_t other, uint64_t other_bytes) { return address < other + other_bytes && other < address + bytes; };
@@ -137,7 +121,7 @@ void AxiMemory::accept_address(bool write, uint64_t address, uint32_t id, uint32
     } else {
         for (const auto& [other, other_bytes] : open_writes_)
             if (overlaps(other, other_bytes)) violation(what + "overlaps a write that has not been acknowledged");
-        t.ready_ps.assign(dram_ ? burst_count(t) : 1, dram_ ? INT64_MAX : now_ps_ + ideal_latency_ps_);
+        t.ready_ps.assign(dram_ ? burst_count(t) : 1, dram_ ? INT64_MAX : now_ps_ + ideal_latency_ps_ + jitter());
         reads_.push_back(std::move(t));
         ++read_transactions_;
     }
@@ -153,13 +137,10 @@ void AxiMemory::take_write_data() {
             const WriteBeat beat = write_data_.front();
             write_data_.pop_front();
             const bool last = write.beats_done + 1 == write.beats;
-            if (beat.last != last)
-                violation("write burst at " + hex(write.address) + ": WLAST must come with beat " + std::to_string(write.beats) +
-                          (beat.last ? ", not with beat " + std::to_string(write.beats_done + 1) : std::string(" and did not")));
-            if (!write.fault) store(write, beat);
+            if (write.response == response_ok) store(write, beat);
             ++write.beats_done;
             ++write_beats_;
-            if (last && !dram_) write.ready_ps.assign(1, now_ps_ + ideal_latency_ps_);
+            if (last && !dram_) write.ready_ps.assign(1, now_ps_ + ideal_latency_ps_ + jitter());
         }
         if (write.beats_done < write.beats) return;
     }
@@ -201,7 +182,7 @@ void AxiMemory::finish_writes() {
         const Transaction& write = writes_.front();
         if (write.beats_done < write.beats) return;
         if (dram_ ? write.bursts_queued < burst_count(write) : write.ready_ps[0] > now_ps_) return;
-        responses_.push_back({write.id, write.fault ? response_slave_error : response_ok});
+        responses_.push_back({write.id, write.response});
         writes_.pop_front();
     }
 }
@@ -214,13 +195,15 @@ bool AxiMemory::beat_ready(const Transaction& read) const {
     return true;
 }
 
-// Bursts are returned whole; in order within one id, first ready first between ids.
+// In order within one id. Between ids: bursts whole, first ready first; or with `interleave` beat by beat, drawn at random.
 void AxiMemory::drive_read(bool taken, AxiOutputs& out) {
     if (taken) {
         const auto read = std::find_if(reads_.begin(), reads_.end(), [&](const Transaction& t) { return t.serial == *returning_; });
         ++read_beats_;
         if (++read->beats_done == read->beats) {
             reads_.erase(read);
+            returning_.reset();
+        } else if (interleave_) {
             returning_.reset();
         }
     } else if (out.rvalid) {
@@ -231,10 +214,11 @@ void AxiMemory::drive_read(bool taken, AxiOutputs& out) {
     if (returning_) {
         next = std::find_if(reads_.begin(), reads_.end(), [&](const Transaction& t) { return t.serial == *returning_; });
     } else {
-        uint32_t passed_ids = 0;
-        for (; next != reads_.end(); ++next) {
-            if (!(passed_ids >> next->id & 1) && beat_ready(*next)) break;
-            passed_ids |= uint32_t{1} << next->id;
+        uint32_t passed_ids = 0, seen = 0;
+        next = reads_.end();
+        for (auto read = reads_.begin(); read != reads_.end() && (interleave_ || next == reads_.end()); ++read) {
+            if (!(passed_ids >> read->id & 1) && beat_ready(*read) && random_() % ++seen == 0) next = read;
+            passed_ids |= uint32_t{1} << read->id;
         }
     }
     if (next == reads_.end() || !beat_ready(*next) || stalled()) return;
@@ -242,7 +226,7 @@ void AxiMemory::drive_read(bool taken, AxiOutputs& out) {
     out.rvalid = true;
     out.rid = next->id;
     out.rlast = next->beats_done + 1 == next->beats;
-    out.rresp = next->fault ? response_slave_error : response_ok;
+    out.rresp = next->response;
     std::memcpy(out.rdata.data(), bytes_at(next->address + next->beats_done * data_bytes_), data_bytes_);
 }
 

@@ -1,12 +1,15 @@
-// AXI4 slave memory for a testbench: data, timing, random stalls and a protocol monitor.
+// AXI4 slave memory for a testbench: data, timing, random stalls, and checks of what depends on its contents and windows
+// (axi_monitor.sv checks the protocol).
 //
 // Settings (key=value, see KeyValue):
 //   data_bytes            bytes of a beat
 //   image                 file with the contents from address 0; bytes never written read as an address-dependent pattern
 //   window                base:bytes:r|w|rw, any number; an access outside every window with that right is a violation
-//   fault                 base:bytes, any number; bursts that touch it get SLVERR and change nothing
+//   fault                 base:bytes:slave|decode, any number; bursts that touch it get SLVERR or DECERR and change nothing
 //   dump, dump_base, dump_bytes, result   files written at the end: memory contents, and counters as "key value" lines
 //   seed, stall_probability               of each ready and each new valid to be held back for a cycle
+//   jitter_ps             added to each latency: a uniform draw from 0 to this
+//   interleave            1: beats of ready bursts of different ids come in random turns; 0: bursts are returned whole
 //   max_outstanding       transactions accepted and not yet answered, of each direction
 //   ideal_latency_ps      fixed latency and unlimited bandwidth; otherwise the keys of DramParameters
 #pragma once
@@ -44,6 +47,7 @@ class AxiMemory {
     // One rising clock edge at `now_ps`. Returns false after a violation of the protocol.
     bool edge(int64_t now_ps, const AxiInputs& in, AxiOutputs& out);
     void finish(int64_t now_ps);  // write the dump and the result file
+    void violation(const std::string& text);  // report the first; edge() returns false from then on
 
   private:
     struct Window {
@@ -55,7 +59,7 @@ class AxiMemory {
     struct Transaction {
         uint64_t serial, address;
         uint32_t id, beats;
-        bool fault = false;
+        uint32_t response = 0;
         uint32_t beats_done = 0;        // reads: returned; writes: taken from the master
         uint64_t bursts_queued = 0;     // handed to the DRAM model
         std::vector<int64_t> ready_ps;  // reads: when the data of each DRAM burst is there; ideal memory: one entry for all
@@ -63,14 +67,9 @@ class AxiMemory {
     struct WriteBeat {
         std::array<uint32_t, 8> data;
         uint32_t strobe;
-        bool last;
-    };
-    struct Channel {  // last cycle's state of a master-driven channel, for the stability rule
-        bool waiting = false;
-        std::vector<uint64_t> payload;
     };
 
-    void accept_address(bool write, uint64_t address, uint32_t id, uint32_t len, uint32_t size, uint32_t burst);
+    void accept_address(bool write, uint64_t address, uint32_t id, uint32_t len);
     void take_write_data();
     void store(const Transaction& write, const WriteBeat& beat);
     void feed_dram();
@@ -78,9 +77,9 @@ class AxiMemory {
     void drive_read(bool taken, AxiOutputs& out);
     void drive_write_response(bool taken, AxiOutputs& out);
     bool beat_ready(const Transaction& read) const;
-    void check_channel(Channel& channel, const char* name, bool valid, bool ready, std::vector<uint64_t> payload);
-    void violation(const std::string& text);
     bool stalled() { return stall_ > 0 && std::uniform_real_distribution<double>(0, 1)(random_) < stall_; }
+
+    int64_t jitter() { return jitter_ps_ > 0 ? std::uniform_int_distribution<int64_t>(0, jitter_ps_)(random_) : 0; }
 
     uint64_t length(const Transaction& t) const { return static_cast<uint64_t>(t.beats) * data_bytes_; }
     uint64_t burst_count(const Transaction& t) const { return (t.address + length(t) - 1) / burst_bytes_ - t.address / burst_bytes_ + 1; }
@@ -91,7 +90,10 @@ class AxiMemory {
     const uint64_t data_bytes_;
     const double stall_;
     const size_t max_outstanding_;
-    std::vector<Window> windows_, faults_;
+    const int64_t jitter_ps_;
+    const bool interleave_;
+    std::vector<Window> windows_;
+    std::vector<std::pair<Window, uint32_t>> faults_;  // and the response
     std::unordered_map<uint64_t, std::vector<uint8_t>> pages_;
     std::mt19937_64 random_;
 
@@ -107,7 +109,6 @@ class AxiMemory {
     std::deque<std::pair<uint32_t, uint32_t>> responses_;     // id and response of writes whose data is stored
     std::deque<std::pair<uint64_t, uint64_t>> open_writes_;   // address and bytes of writes not yet acknowledged
     std::optional<uint64_t> returning_;                       // serial of the read that has the R channel
-    Channel ar_, aw_, w_;
     std::string violation_;
     int64_t edges_ = 0, read_beats_ = 0, write_beats_ = 0, read_transactions_ = 0, write_transactions_ = 0;
     int64_t read_wait_edges_ = 0, write_wait_edges_ = 0;  // edges with a read open and no data offered; with write data refused

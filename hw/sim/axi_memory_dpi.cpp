@@ -61,6 +61,11 @@ extern "C" int axi_memory_edge(long long now_ps, svBit reset, svBit arvalid, lon
     return good ? 0 : 1;
 }
 
+// From axi_monitor.sv: the run ends at the next edge, and says why.
+extern "C" void axi_violation(const char* text) {
+    if (memory) memory->violation(text);
+}
+
 extern "C" void axi_memory_close(long long now_ps) {
     if (!memory) return;
     try {

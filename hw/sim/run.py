@@ -15,6 +15,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import cocotb_tools.config
 import find_libpython
@@ -30,6 +31,7 @@ from hw.tools import BUILD_DIR, content_key, find_verilator, keep, run_tool, too
 SOURCES = Path(__file__).parent
 NATIVE = tuple(SOURCES / name for name in ("dram_model.cpp", "axi_memory.cpp", "axi_memory_dpi.cpp"))
 HEADERS = tuple(SOURCES / name for name in ("key_value.h", "dram_model.h", "axi_memory.h"))
+BENCH = tuple(SOURCES / name for name in ("tb.sv", "axi_monitor.sv"))
 AXI_DATA_BITS = (32, 64, 128, 256)
 
 
@@ -107,7 +109,7 @@ def build(*, verilog: Sequence[Path], axi_data_bits: int, out_dir: Path = BUILD_
     flags += ["--trace-vcd", "-DTRACE"] if trace else []
     optimize = ["OPT_FAST=-O2", "OPT_SLOW=-O0", "OPT_GLOBAL=-O2"]
 
-    bench_files = (SOURCES / "tb.sv", SOURCES / "main.cpp", *NATIVE, *HEADERS)
+    bench_files = (*BENCH, SOURCES / "main.cpp", *NATIVE, *HEADERS)
     version = run_tool([find_verilator(), "--version"], cwd=SOURCES, timeout_s=60, environment=tool_environment()) + importlib.metadata.version("cocotb")
     runtime_key = content_key([version, *optimize, str(trace)], [*NATIVE, *HEADERS])
     key = content_key([version, *flags, *optimize], [*bench_files, *map(Path, verilog)])
@@ -122,7 +124,7 @@ def build(*, verilog: Sequence[Path], axi_data_bits: int, out_dir: Path = BUILD_
         libraries = cocotb_tools.config.libs_dir
         link = f"-Wl,-rpath,{libraries} -L{libraries} -lcocotbvpi_verilator"
         command = [find_verilator(), *flags, "--Mdir", objects, "-LDFLAGS", link, "-CFLAGS", f"-std=c++20 -I{SOURCES}"]
-        command += [SOURCES / "main.cpp", *NATIVE, SOURCES / "tb.sv", *(Path(path).resolve() for path in verilog)]
+        command += [SOURCES / "main.cpp", *NATIVE, *BENCH, *(Path(path).resolve() for path in verilog)]
         run_tool(command, cwd=objects, timeout_s=1800, environment=tool_environment())
         # Verilator's own run-time and the memory do not depend on the design: compile them once.
         for compiled in runtime.glob("*.o"):
@@ -159,7 +161,10 @@ def simulate(
     stall_probability: float = 0.0,
     seed: int = 1,
     max_outstanding: int = 16,
+    jitter_s: float = 0.0,
+    interleave: bool = False,
     fault_regions: Sequence[MemoryRegion] = (),
+    fault_response: Literal["slave", "decode"] = "slave",
     op_ack_cycles: int = 4,
     trace: TraceRequest | None = None,
     wall_limit_s: float = 3600.0,
@@ -169,8 +174,9 @@ def simulate(
     image: the memory's contents from address 0; bytes never written read as an address-dependent pattern.
     regions: where the accelerator may read and write; anything else ends the run with `SimulationError`, as do a breach of
         AXI4, a read and a write under way to the same bytes, `timeout_cycles` core cycles without the interrupt, and
-        transactions left open at the end. `fault_regions` answer with SLVERR.
+        transactions left open at the end. `fault_regions` answer with SLVERR, or DECERR if `fault_response` is "decode".
     stall_probability: chance, each cycle and channel, that the memory holds back a ready or a new valid; drawn from `seed`.
+    jitter_s, interleave: up to so much is added to each latency; beats of bursts with different ids come in random turns.
     An error that the accelerator itself reports is in the result's `cause`.
     """
     _check_arguments(core_period_ps, mem_period_ps, stall_probability, timeout_cycles, regions)
@@ -180,10 +186,10 @@ def simulate(
         folder = Path(name)
         (folder / "image.bin").write_bytes(bytes(image))
         output = {"dump": folder / "dump.bin", "dump_base": output_address, "dump_bytes": output_bytes, "result": folder / "result.txt"}
-        behaviour = {"seed": seed, "stall_probability": stall_probability, "max_outstanding": max_outstanding}
+        behaviour = {"seed": seed, "stall_probability": stall_probability, "max_outstanding": max_outstanding, "jitter_ps": round(jitter_s * 1e12), "interleave": int(interleave)}
         settings = [f"{key}={value}" for key, value in ({"image": folder / "image.bin"} | output | behaviour).items()]
         settings += [f"window={r.address}:{r.size_bytes}:{'r' * r.read}{'w' * r.write}" for r in regions]
-        settings += [f"fault={r.address}:{r.size_bytes}" for r in fault_regions]
+        settings += [f"fault={r.address}:{r.size_bytes}:{fault_response}" for r in fault_regions]
         if isinstance(memory, IdealMemory):
             settings.append(f"ideal_latency_ps={round(memory.latency_s * 1e12)}")
         else:

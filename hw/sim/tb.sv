@@ -114,6 +114,21 @@ module tb #(
 
     always_comb interrupt = irq;
 
+    axi_monitor #(.NAME("AXI4"), .BYTES(AXI_DATA_BITS / 8)) axi_monitor (
+        .clk(mem_clk), .rst(mem_rst), .arid(arid), .araddr(araddr), .arlen(arlen), .arsize(arsize), .arburst(arburst), .arvalid(arvalid), .arready(arready),
+        .rid(rid[3:0]), .rdata(rdata[AXI_DATA_BITS-1:0]), .rresp(rresp[1:0]), .rlast(rlast), .rvalid(rvalid), .rready(rready),
+        .awid(awid), .awaddr(awaddr), .awlen(awlen), .awsize(awsize), .awburst(awburst), .awvalid(awvalid), .awready(awready),
+        .wdata(wdata), .wstrb(wstrb), .wlast(wlast), .wvalid(wvalid), .wready(wready),
+        .bid(bid[3:0]), .bresp(bresp[1:0]), .bvalid(bvalid), .bready(bready)
+    );
+    axi_monitor #(.NAME("AXI4-Lite"), .BYTES(4)) lite_monitor (
+        .clk(mem_clk), .rst(mem_rst), .arid(0), .araddr(40'(reg_address)), .arlen(0), .arsize(2), .arburst(1), .arvalid(arvalid_lite), .arready(arready_lite),
+        .rid(0), .rdata(rdata_lite), .rresp(rresp_lite), .rlast(1), .rvalid(rvalid_lite), .rready(1),
+        .awid(0), .awaddr(40'(reg_address)), .awlen(0), .awsize(2), .awburst(1), .awvalid(awvalid_lite), .awready(awready_lite),
+        .wdata(reg_wdata), .wstrb('1), .wlast(1), .wvalid(wvalid_lite), .wready(wready_lite),
+        .bid(0), .bresp(bresp_lite), .bvalid(bvalid_lite), .bready(1)
+    );
+
     // --- memory -----------------------------------------------------------------------------
     string memory_settings;
     initial begin
