@@ -186,7 +186,8 @@ def simulate(
         folder = Path(name)
         (folder / "image.bin").write_bytes(bytes(image))
         output = {"dump": folder / "dump.bin", "dump_base": output_address, "dump_bytes": output_bytes, "result": folder / "result.txt"}
-        behaviour = {"seed": seed, "stall_probability": stall_probability, "max_outstanding": max_outstanding, "jitter_ps": round(jitter_s * 1e12), "interleave": int(interleave)}
+        behaviour = {"seed": seed, "stall_probability": stall_probability, "max_outstanding": max_outstanding}
+        behaviour |= {"jitter_ps": round(jitter_s * 1e12), "interleave": int(interleave)}
         settings = [f"{key}={value}" for key, value in ({"image": folder / "image.bin"} | output | behaviour).items()]
         settings += [f"window={r.address}:{r.size_bytes}:{'r' * r.read}{'w' * r.write}" for r in regions]
         settings += [f"fault={r.address}:{r.size_bytes}:{fault_response}" for r in fault_regions]

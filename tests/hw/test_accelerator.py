@@ -114,6 +114,13 @@ def test_clock_ratios(simulator, core_ps, mem_ps, stall):
     run.simulate(simulator("small"), core_ps=core_ps, mem_ps=mem_ps, stall=stall, mem_phase_ps=330, seed=core_ps)
 
 
+@pytest.mark.parametrize("layers", ["odd sizes", "three layers"])
+@pytest.mark.parametrize("memory", [IDEAL, LPDDR3], ids=["ideal", "lpddr3"])
+def test_responses_late_and_in_turns(simulator, layers, memory):
+    """Latencies that vary by more than themselves, and beats of program and data in random turns: the same outputs."""
+    Run("small", SMALL_LAYERS[layers]).simulate(simulator("small"), memory=memory, jitter_s=300e-9, interleave=True, stall=0.1, max_outstanding=5)
+
+
 @pytest.mark.parametrize("kind", ["uniform", "ramp", "low", "high", "zero"])
 def test_structured_data(simulator, kind):
     Run("small", [conv(8, 6, 6, 6)], kind=kind).simulate(simulator("small"), stall=0.1)
@@ -170,7 +177,8 @@ def test_long_loads_take_one_beat_a_memory_clock(simulator):
     assert result.events["core_cycles"] / 2 < 1.1 * beats
 
 
-def test_errors_reach_the_registers(simulator):
+@pytest.mark.parametrize("response", ["slave", "decode"])
+def test_errors_reach_the_registers(simulator, response):
     """A bad response names its instruction, in the Verilog as in simulation of the blocks."""
     run = Run("small", [conv(8, 8, 8, 8)])
     program = run.program
@@ -180,7 +188,7 @@ def test_errors_reach_the_registers(simulator):
         result = simulate(
             simulator=simulator("small"), image=program.memory(run.inputs), regions=regions, program_address=program.program_address,
             program_bytes=program.program_bytes, output_address=0, output_bytes=4, core_period_ps=1000, mem_period_ps=1000,
-            timeout_cycles=100_000, memory=IDEAL, fault_regions=[MemoryRegion(address=bad.address + 64, size_bytes=4)],
+            timeout_cycles=100_000, memory=IDEAL, fault_regions=[MemoryRegion(address=bad.address + 64, size_bytes=4)], fault_response=response,
         )  # fmt: skip
         assert result.cause == cause
         index = (result.error_address - program.program_address) // INSTRUCTION_BYTES

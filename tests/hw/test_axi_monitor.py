@@ -37,8 +37,8 @@ def bus(tmp_path_factory):
     folder = tmp_path_factory.mktemp("bus")
     (folder / "print.cpp").write_text('#include <cstdio>\nextern "C" void axi_violation(const char* text) { std::printf("violation %s\\n", text); }\n')
     sources = [SOURCES.parents[1] / "tests" / "hw" / "broken_bus.sv", SOURCES / "axi_monitor.sv", folder / "print.cpp"]
-    command = [find_verilator(), "--binary", "--timing", "-O0", "--Wno-fatal", "-CFLAGS", "-std=c++20", "--top-module", "broken_bus", "--Mdir", folder / "objects", *sources]
-    run_tool([*command, "-MAKEFLAGS", "CFG_CXXFLAGS_PCH_I=-include"], cwd=folder, timeout_s=600, environment=tool_environment())
+    flags = ["--binary", "--timing", "-O0", "--Wno-fatal", "-CFLAGS", "-std=c++20", "--top-module", "broken_bus", "--Mdir", folder / "objects"]
+    run_tool([find_verilator(), *flags, *sources, "-MAKEFLAGS", "CFG_CXXFLAGS_PCH_I=-include"], cwd=folder, timeout_s=600, environment=tool_environment())
     return lambda breach: run_tool([folder / "objects" / "Vbroken_bus", f"+breach={breach}"], cwd=folder, timeout_s=60)
 
 

@@ -161,6 +161,18 @@ def test_ids_keep_their_own_order_and_overtake_each_other(simulators, part):
     assert read_back[1] > 0
 
 
+def test_beats_of_different_ids_interleave_when_asked_to(simulators):
+    """Each id's data still comes in its order; half of the beats or so come after one of the other id, not one in four."""
+    size, beats = 1 << 13, 4
+    options = {"size_bytes": size, "beats": beats, "two_ids": True, "image_bytes": DESTINATION + size, "jitter_s": 50e-9}
+    whole, image = run(simulators(64), READ, **options)
+    mixed, _ = run(simulators(64), READ, interleave=True, **options)
+    words = np.stack([image[:size], image[DESTINATION - SOURCE :]]).view(np.uint32)[:, ::2].reshape(2, -1, beats)
+    for result in (whole, mixed):
+        assert (result.error_address, list(result.configuration.values())[0]) == (checksum(words[0, 0::2].ravel()), checksum(words[1, 1::2].ravel()))
+    assert list(mixed.configuration.values())[1] > list(whole.configuration.values())[1]
+
+
 @pytest.mark.parametrize(
     ("mode", "message"),
     [
