@@ -5,7 +5,7 @@ Blocks of the core domain are at the operating point's supply, memories at their
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -182,6 +182,56 @@ class Designs:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Terms:
+    """A sum of laws whose structure and voltage separate: value [designs, voltages] = reference [designs, laws] @ factor [laws, voltages].
+
+    `log_sd` [laws] are the standard deviations of the logarithms of the single laws.
+    """
+
+    reference: NDArray
+    factor: NDArray
+    log_sd: NDArray
+
+    @property
+    def grid(self) -> NDArray:
+        """[designs, voltages] the sum."""
+        return self.reference @ self.factor
+
+    @property
+    def sd(self) -> NDArray:
+        """[designs, voltages] its standard deviation, the laws' errors being independent."""
+        return np.sqrt((self.reference * self.log_sd) ** 2 @ self.factor**2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DesignLaws:
+    """What `Designs` is made of. The fields of the same name as there hold [designs, voltages]; those of the memory domain one voltage.
+
+    A path takes the delay laws[start] of `delays`, and of laws[end] unless that is -1.
+    """
+
+    core_cycle_j: Terms
+    core_event_j: dict[str, Terms]
+    core_leakage_w: Terms
+    crossing_cycle_j: Terms
+    memory_cycle_j: Terms
+    memory_event_j: dict[str, Terms]
+    memory_leakage_w: Terms
+    core_area_um2: Terms
+    memory_area_um2: Terms
+    busiest_cycle_j: Terms
+    """Energy of a cycle in which everything works, over both domains."""
+    delays: Terms
+    paths: tuple[str, ...]
+    start: NDArray
+    end: NDArray
+    memory_period_s: NDArray
+    """[designs]"""
+    outside_supply: NDArray
+    """[voltages]"""
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Value:
     """A law for one use: at the reference voltage [designs], factor [voltages], log_sd."""
 
@@ -195,12 +245,10 @@ class _Value:
         return self.reference[:, None] * self.factor
 
 
-def predict(model: FittedModel, parameters: Parameters, vdd_v: ArrayLike, *, sram_vdd_v: ArrayLike | None = None, extrapolate: bool = False) -> Designs:
-    """`Designs` for parameter arrays [designs] (see `design_parameters`) at supplies [voltages].
-
-    `sram_vdd_v` [voltages] is the supply of the memories, by default that of the logic but at least the lowest measured. Raises `ModelError` for a parameter or
-    voltage outside the fitted range, unless `extrapolate`, and then `extrapolated` marks where.
-    """
+def design_laws(
+    model: FittedModel, parameters: Parameters, vdd_v: ArrayLike, *, sram_vdd_v: ArrayLike | None = None, extrapolate: bool = False
+) -> DesignLaws:  # fmt: skip
+    """`DesignLaws` of designs at supplies; arguments and errors as of `predict`."""
     p = _arrays(parameters)
     vdd = np.atleast_1d(np.asarray(vdd_v, dtype=float))
     sram_vdd = np.maximum(vdd, model.sram_voltage_range_v[0]) if sram_vdd_v is None else np.broadcast_to(np.asarray(sram_vdd_v, dtype=float), vdd.shape)
@@ -212,47 +260,84 @@ def predict(model: FittedModel, parameters: Parameters, vdd_v: ArrayLike, *, sra
         for use in roles.values():
             for name, valid in _block(model, use.block).ranges.items():
                 check_range(use.parameters[name], valid, f"{name} of {use.role}")
-    outside_supply = np.any([beyond(values, valid) for values, valid in supplies.values()], axis=0)
+    supply_of = {name: values for name, (values, _) in supplies.items()}
+    nominal = np.full(len(vdd), model.reference_vdd_v)
 
     def law(use: Use, quantity: str) -> _Value:
         block = _block(model, use.block)
-        supply = np.full(len(vdd), model.reference_vdd_v) if block.domain == "memory" else supplies[block.supply][0]
-        return _evaluate(model, use, quantity, supply)
+        return _evaluate(model, use, quantity, nominal if block.domain == "memory" else supply_of[block.supply])
 
-    shape = (len(p["rows"]), len(vdd))
-    leakage_w = {side: np.zeros(shape) for side in ("core", "memory")}
-    cycle_j = {(side, clock): np.zeros(shape) for side in ("core", "memory") for clock in ("core", "memory")}
-    event_j: dict[str, dict[str, NDArray]] = {"core": {}, "memory": {}}
-    area = {side: np.zeros(shape[0]) for side in ("core", "memory")}
-    busy_j = np.zeros(shape)
-    energy_variance, leakage_variance, area_variance = np.zeros(shape), np.zeros(shape), np.zeros(shape[0])
+    sums: dict[tuple, list[_Value]] = {}
+
+    def add(key: tuple, value: _Value, times: NDArray) -> None:
+        sums.setdefault(key, []).append(replace(value, reference=value.reference * times))
+
     for use in roles.values():
-        side, count = model.blocks[use.block].domain, use.count[:, None]
-        idle, leakage, size = law(use, "idle_energy_j"), law(use, "leakage_w"), law(use, "area_um2")
+        side, idle = model.blocks[use.block].domain, law(use, "idle_energy_j")
         for clock in use.clocks:
-            cycle_j[side, clock] += count * idle.grid
-        leakage_w[side] += count * leakage.grid
-        leakage_variance += (count * leakage.grid * leakage.log_sd) ** 2
-        area[side] += use.count * size.reference
-        area_variance += (use.count * size.reference * size.log_sd) ** 2
+            add(("cycle", side, clock), idle, use.count)
+        add(("leakage", side), law(use, "leakage_w"), use.count)
+        add(("area", side), law(use, "area_um2"), use.count)
         busiest = idle
         for event, (counter, divisor) in use.events.items():
             busiest = law(use, f"{event}_energy_j")
-            event_j[side][counter] = event_j[side].get(counter, 0.0) + (busiest.grid - idle.grid) / divisor[:, None]
-        busy_j += count * busiest.grid
-        energy_variance += (count * busiest.grid * busiest.log_sd) ** 2
+            add(("event", side, counter), busiest, 1 / divisor)
+            add(("event", side, counter), idle, -1 / divisor)
+        add(("busiest",), busiest, use.count)
 
-    period, period_sd, limit, paths = _longest_path({role: use for role, use in roles.items() if model.blocks[use.block].domain == "core"}, law, shape)
-    memory_period, *_ = _longest_path({role: use for role, use in roles.items() if model.blocks[use.block].domain == "memory"}, law, shape)
+    def terms(*key: str, voltages: int = len(vdd)) -> Terms:
+        values = sums.get(key, [])
+        empty = np.zeros((len(p["rows"]), 0)), np.zeros((0, voltages)), np.zeros(0)
+        if not values:
+            return Terms(reference=empty[0], factor=empty[1], log_sd=empty[2])
+        return Terms(
+            reference=np.stack([v.reference for v in values], axis=1), factor=np.stack([v.factor[:voltages] for v in values]),
+            log_sd=np.array([v.log_sd for v in values]),
+        )  # fmt: skip
+
+    in_domain = {domain: {role: use for role, use in roles.items() if model.blocks[use.block].domain == domain} for domain in ("core", "memory")}
+    delays, paths, start, end = _paths(in_domain["core"], law)
+    memory_delays, _, memory_start, memory_end = _paths(in_domain["memory"], law)
+    memory_laws = np.concatenate([memory_delays.reference * memory_delays.factor[:, 0], np.zeros((len(p["rows"]), 1))], axis=1)
+    events = {side: {key[2]: terms(*key) for key in sums if key[:2] == ("event", side)} for side in ("core", "memory")}
+    return DesignLaws(
+        core_cycle_j=terms("cycle", "core", "core"), core_event_j=events["core"], core_leakage_w=terms("leakage", "core"),
+        crossing_cycle_j=terms("cycle", "core", "memory"), memory_cycle_j=terms("cycle", "memory", "memory", voltages=1),
+        memory_event_j={name: replace(t, factor=t.factor[:, :1]) for name, t in events["memory"].items()},
+        memory_leakage_w=terms("leakage", "memory", voltages=1), core_area_um2=terms("area", "core", voltages=1),
+        memory_area_um2=terms("area", "memory", voltages=1), busiest_cycle_j=terms("busiest"), delays=delays, paths=paths, start=start, end=end,
+        memory_period_s=(memory_laws[:, memory_start] + memory_laws[:, memory_end]).max(axis=1),
+        outside_supply=np.any([beyond(values, valid) for values, valid in supplies.values()], axis=0),
+    )  # fmt: skip
+
+
+def predict(model: FittedModel, parameters: Parameters, vdd_v: ArrayLike, *, sram_vdd_v: ArrayLike | None = None, extrapolate: bool = False) -> Designs:
+    """`Designs` for parameter arrays [designs] (see `design_parameters`) at supplies [voltages].
+
+    `sram_vdd_v` [voltages] is the supply of the memories, by default that of the logic but at least the lowest measured. Raises `ModelError` for a parameter or
+    voltage outside the fitted range, unless `extrapolate`, and then `extrapolated` marks where.
+    """
+    laws = design_laws(model, parameters, vdd_v, sram_vdd_v=sram_vdd_v, extrapolate=extrapolate)
+    shape = laws.core_cycle_j.grid.shape
+    period, period_sd, limit = np.zeros(shape), np.zeros(shape), np.zeros(shape, dtype=int)
+    for number, (start, end) in enumerate(zip(laws.start, laws.end, strict=True)):
+        own = [start] if end < 0 else [start, end]
+        path = Terms(reference=laws.delays.reference[:, own], factor=laws.delays.factor[own], log_sd=laws.delays.log_sd[own])
+        delay = path.grid
+        longer = delay > period
+        period[longer], limit[longer] = delay[longer], number
+        period_sd[longer] = path.sd[longer] / delay[longer]
+    core_area, memory_area = laws.core_area_um2, laws.memory_area_um2
+    area, leakage_w = (core_area.grid + memory_area.grid)[:, 0], laws.core_leakage_w.grid + laws.memory_leakage_w.grid
     return Designs(
-        fmax_hz=1 / period, limit=limit, paths=paths, memory_fmax_hz=1 / memory_period[:, 0],
-        core_cycle_j=cycle_j["core", "core"], core_event_j=event_j["core"], core_leakage_w=leakage_w["core"],
-        crossing_cycle_j=cycle_j["core", "memory"], memory_cycle_j=cycle_j["memory", "memory"][:, 0],
-        memory_event_j={k: v[:, 0] for k, v in event_j["memory"].items()}, memory_leakage_w=leakage_w["memory"][:, 0],
-        area_um2=area["core"] + area["memory"], core_area_um2=area["core"], fmax_log_sd=period_sd, energy_log_sd=np.sqrt(energy_variance) / busy_j,
-        leakage_log_sd=np.sqrt(leakage_variance) / (leakage_w["core"] + leakage_w["memory"]),
-        area_log_sd=np.sqrt(area_variance) / (area["core"] + area["memory"]),
-        extrapolated=~within_range(model, p)[:, None] | outside_supply[None, :], provisional=model.provisional,
+        fmax_hz=1 / period, limit=limit, paths=laws.paths, memory_fmax_hz=1 / laws.memory_period_s,
+        core_cycle_j=laws.core_cycle_j.grid, core_event_j={name: t.grid for name, t in laws.core_event_j.items()}, core_leakage_w=laws.core_leakage_w.grid,
+        crossing_cycle_j=laws.crossing_cycle_j.grid, memory_cycle_j=laws.memory_cycle_j.grid[:, 0],
+        memory_event_j={name: t.grid[:, 0] for name, t in laws.memory_event_j.items()}, memory_leakage_w=laws.memory_leakage_w.grid[:, 0],
+        area_um2=area, core_area_um2=core_area.grid[:, 0], fmax_log_sd=period_sd, energy_log_sd=laws.busiest_cycle_j.sd / laws.busiest_cycle_j.grid,
+        leakage_log_sd=np.hypot(laws.core_leakage_w.sd, laws.memory_leakage_w.sd) / leakage_w,
+        area_log_sd=np.hypot(core_area.sd, memory_area.sd)[:, 0] / area,
+        extrapolated=~within_range(model, _arrays(parameters))[:, None] | laws.outside_supply[None, :], provisional=model.provisional,
     )  # fmt: skip
 
 
@@ -291,24 +376,27 @@ def _evaluate(model: FittedModel, use: Use, quantity: str, supply: NDArray) -> _
     return _Value(reference=law.structure(terms), factor=law.voltage_factor(supply, model.temperature_c), log_sd=law.log_sd)
 
 
-def _longest_path(roles: dict[str, Use], law: Callable[[Use, str], _Value], shape: tuple[int, int]) -> tuple[NDArray, NDArray, NDArray, tuple[str, ...]]:
-    """Period, its log_sd and index of the path that sets it [designs, voltages], and the names of the paths: within blocks, then across connections."""
-    period, log_sd, limit, names = np.zeros(shape), np.zeros(shape), np.zeros(shape, dtype=int), []
+def _paths(roles: dict[str, Use], law: Callable[[Use, str], _Value]) -> tuple[Terms, tuple[str, ...], NDArray, NDArray]:
+    """Delay laws, names of paths, and the laws each path starts and ends with (-1: none): within blocks, then across connections."""
+    laws: list[_Value] = []
+    numbers: dict[tuple[str, str], int] = {}
 
-    def consider(name: str, delay: NDArray, sd: NDArray | float) -> None:
-        longer = delay > period
-        period[longer] = delay[longer]
-        log_sd[longer] = np.broadcast_to(sd, shape)[longer]
-        limit[longer] = len(names)
-        names.append(name)
+    def number(role: str, quantity: str) -> int:
+        """Of the delay law; -1 if the block has no such path."""
+        if (role, quantity) not in numbers:
+            value = law(roles[role], quantity)
+            numbers[role, quantity] = len(laws) if value.reference.any() else -1
+            laws.extend([value] if value.reference.any() else [])
+        return numbers[role, quantity]
 
-    for role, use in roles.items():
-        inside = law(use, "min_period_s")
-        consider(role, inside.grid, inside.log_sd)
+    found = [(role, number(role, "min_period_s"), -1) for role in roles]
     for producer, consumer in CONNECTIONS:
         if producer in roles and consumer in roles:
-            start, end = law(roles[producer], "register_to_output_s"), law(roles[consumer], "input_to_register_s")
-            if start.reference.any() and end.reference.any():
-                delay = start.grid + end.grid
-                consider(f"{producer} to {consumer}", delay, np.hypot(start.grid * start.log_sd, end.grid * end.log_sd) / delay)
-    return period, log_sd, limit, tuple(names)
+            start, end = number(producer, "register_to_output_s"), number(consumer, "input_to_register_s")
+            if start >= 0 and end >= 0:
+                found.append((f"{producer} to {consumer}", start, end))
+    found = [path for path in found if path[1] >= 0]
+    delays = Terms(
+        reference=np.stack([v.reference for v in laws], axis=1), factor=np.stack([v.factor for v in laws]), log_sd=np.array([v.log_sd for v in laws])
+    )  # fmt: skip
+    return delays, tuple(name for name, _, _ in found), np.array([start for _, start, _ in found]), np.array([end for _, _, end in found])
