@@ -194,13 +194,20 @@ class Terms:
 
     @property
     def grid(self) -> NDArray:
-        """[designs, voltages] the sum."""
-        return self.reference @ self.factor
+        """[designs, voltages] the sum, law after law, so that it does not depend on how many designs there are."""
+        return _sum(self.reference, self.factor)
 
     @property
     def sd(self) -> NDArray:
         """[designs, voltages] its standard deviation, the laws' errors being independent."""
-        return np.sqrt((self.reference * self.log_sd) ** 2 @ self.factor**2)
+        return np.sqrt(_sum((self.reference * self.log_sd) ** 2, self.factor**2))
+
+
+def _sum(reference: NDArray, factor: NDArray) -> NDArray:
+    total = np.zeros((len(reference), factor.shape[1]))
+    for column, row in zip(reference.T, factor, strict=True):
+        total += column[:, None] * row
+    return total
 
 
 @dataclass(frozen=True, kw_only=True)
