@@ -21,7 +21,7 @@ JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as
 @click.option("--out", "-o", type=click.Path(path_type=Path), help="Folder to write to.  [default: build/rtl/<design>]")
 @JSON
 def rtl(design: str, out: Path | None, as_json: bool) -> None:
-    """Write a design's Verilog: accelerator.v, memories.v (behavioural) and interface.json (ports, layouts, registers)."""
+    """Write a design's Verilog: accelerator.v, memories.v (behavioural), interface.json (ports, layouts, registers), SDC and UPF."""
     from hw.emit import emit
     from hw.tools import BUILD_DIR
 
@@ -31,11 +31,11 @@ def rtl(design: str, out: Path | None, as_json: bool) -> None:
     if as_json:
         blocks = {block.module: len(block.instances) for block in bundle.blocks}
         memories = {memory.module: len(memory.instances) for memory in bundle.memories}
-        files = [str(path) for path in (*bundle.verilog, bundle.interface)]
+        files = [str(path) for path in (*bundle.verilog, bundle.interface, *bundle.constraints)]
         click.echo(json.dumps({"design": config.name, "files": files, "blocks": blocks, "memories": memories, "content_hash": bundle.content_hash}))
         return
     click.echo(f"{config.name}: {config.multipliers} multipliers, {len(bundle.blocks)} modules, {sum(len(m.instances) for m in bundle.memories)} memory macros")
-    for path in (*bundle.verilog, bundle.interface):
+    for path in (*bundle.verilog, bundle.interface, *bundle.constraints):
         click.echo(f"  {path}")
 
 

@@ -53,8 +53,9 @@ class Memory:
 @dataclass(frozen=True, kw_only=True)
 class RtlBundle:
     """What emission wrote. `verilog` is (modules, behavioural memories); read the second one with `-lib` to get black boxes.
+    `constraints` are (SDC, UPF).
 
-    `interface` and `config` are None for a block by itself. `content_hash` names the text of all Verilog.
+    `interface` and `config` are None, `constraints` empty, for a block by itself. `content_hash` names the text of all Verilog.
     """
 
     config: AcceleratorConfig | None
@@ -64,6 +65,7 @@ class RtlBundle:
     memories: tuple[Memory, ...]
     interface: Path | None
     content_hash: str
+    constraints: tuple[Path, ...] = ()
 
     @property
     def black_boxes(self) -> tuple[str, ...]:
@@ -76,15 +78,19 @@ class RtlBundle:
 
 
 def emit(config: AcceleratorConfig, out_dir: Path) -> RtlBundle:
-    """Write `accelerator.v`, `memories.v` and `interface.json` of `config` to `out_dir`.
+    """Write `accelerator.v`, `memories.v`, `interface.json` and the constraints `accelerator.sdc` and `accelerator.upf` of `config` to `out_dir`.
 
     Raises `ConfigError` if the folder cannot be written and `ToolError` if Yosys fails; then nothing is left behind.
     """
+    from hw.constraints import sdc, upf
     from hw.top import Accelerator
 
     top = Accelerator(config)
     files, bundle = _convert(top, TOP)
-    files["interface.json"] = json.dumps(_interface(config, top.signature, bundle), indent=1) + "\n"
+    interface = _interface(config, top.signature, bundle)
+    files["interface.json"] = json.dumps(interface, indent=1) + "\n"
+    fifos = [instance for block in bundle.blocks if block.name == "two_clock_fifo" for instance in block.instances]
+    files |= {f"{TOP}.sdc": sdc(interface["ports"]), f"{TOP}.upf": upf(interface["ports"], fifos, TOP)}
     return _write(files, bundle, Path(out_dir), config)
 
 
@@ -238,4 +244,5 @@ def _write(files: dict[str, str], converted: _Converted, out_dir: Path, config: 
     return RtlBundle(
         config=config, top=converted.top, verilog=(modules, memories), blocks=tuple(converted.blocks), memories=tuple(converted.memories),
         interface=out_dir / "interface.json" if config else None, content_hash=digest,
+        constraints=(out_dir / f"{TOP}.sdc", out_dir / f"{TOP}.upf") if config else (),
     )  # fmt: skip

@@ -19,8 +19,10 @@ def run(command, *arguments: str) -> str:
 
 def test_rtl_writes_three_files_and_says_which(tmp_path):
     answer = json.loads(run(rtl, "--design", "small", "--out", str(tmp_path / "out"), "--json"))
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["accelerator.v", "interface.json", "memories.v"]
-    assert answer["design"] == "small" and [path.rsplit("/", 1)[1] for path in answer["files"]] == ["accelerator.v", "memories.v", "interface.json"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["accelerator.sdc", "accelerator.upf", "accelerator.v", "interface.json", "memories.v"]
+    assert answer["design"] == "small" and [path.rsplit("/", 1)[1] for path in answer["files"]] == [
+        "accelerator.v", "memories.v", "interface.json", "accelerator.sdc", "accelerator.upf",
+    ]  # fmt: skip
     assert sum(answer["memories"].values()) == 10  # 2 rows, 2 columns, 1 parameter bank, 2 x 2 output sections, the program buffer
     assert "16 multipliers" in run(rtl, "-d", "small", "-o", str(tmp_path / "again"))
     assert (tmp_path / "again" / "accelerator.v").read_bytes() == (tmp_path / "out" / "accelerator.v").read_bytes()
