@@ -27,7 +27,10 @@ PARAMETERS = (
 
 
 def parameters_of(config: AcceleratorConfig) -> dict[str, int]:
-    """The values of `PARAMETERS` of a design."""
+    """The values of `PARAMETERS` of a design; raises `ConfigError` for one that differs in what has no column."""
+    for name, field in type(config.array).model_fields.items():
+        if name not in PARAMETERS and getattr(config.array, name) != field.default:
+            raise ConfigError(f"{name} must be {field.default}, not {getattr(config.array, name)} (design {config.name}); the tables have no column for it")
     words = {f"{kind}_words": getattr(config, f"{kind}_words") for kind in ("activation", "weight", "output")}
     values = {**dict(config.array), **dict(config.precision), **dict(config.memory), **words, "parameter_words": config.buffers.parameter_words}
     return {name: values[name] for name in PARAMETERS}
