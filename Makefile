@@ -26,7 +26,7 @@ sim: setup     ## simulate layers on the RTL and compare every bit
 	$(VF) simulate --design $(CONFIG)
 
 cells: setup   ## characterize the fdsoi28p cells with ngspice (regenerates the committed Liberty, half an hour)
-	$(VF) cells
+	$(VF) cells --out flow/tech/fdsoi28p
 
 characterize: setup  ## simulate, synthesize, time and measure the calibration set
 	$(VF) characterize

@@ -61,3 +61,7 @@ def main(arguments: list[str] | None = None) -> None:
         traceback.print_exc()
         click.echo("voltfront: this is a defect in voltfront; please report it with the lines above", err=True)
         sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -12,7 +12,7 @@ JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as
 
 @click.command(epilog="Example: voltfront cells --out build/cells/fdsoi28p")
 @click.option("--technology", default="fdsoi28p", show_default=True, help="A technology of flow/tech with transistor-level cells.")
-@click.option("--out", "-o", type=click.Path(path_type=Path), help="Folder to write to.  [default: the technology's own folder]")
+@click.option("--out", "-o", type=click.Path(path_type=Path), help="Folder to write to.  [default: build/cells/<technology>]")
 @click.option("--workers", type=click.IntRange(min=1), help="Simulations at a time.  [default: one per processor]")
 @JSON
 def cells(technology: str, out: Path | None, workers: int | None, as_json: bool) -> None:
@@ -24,7 +24,7 @@ def cells(technology: str, out: Path | None, workers: int | None, as_json: bool)
     folder = Path(__file__).parent / "tech" / technology
     if not (folder / "cells.yaml").is_file():
         raise ConfigError(f"technology must be one with transistor-level cells (flow/tech/<name>/cells.yaml), not {technology!r}")
-    paths = characterize_library(tech_dir=folder, out_dir=out or folder, workers=workers or os.cpu_count() or 1)
+    paths = characterize_library(tech_dir=folder, out_dir=out or Path("build/cells") / technology, workers=workers or os.cpu_count() or 1)
     click.echo(json.dumps([str(path) for path in paths]) if as_json else "\n".join(str(path) for path in paths))
 
 

