@@ -32,19 +32,11 @@ class Window(Settings):
         return f"{self.network}.{self.layer}[rows={self.rows}/row,blocks={self.blocks},batch={self.batch}]"
 
     def shape(self, config: AcceleratorConfig) -> LayerShape:
-        """The layer that is simulated on this design. One channel group of a grouped layer."""
+        """The layer that is simulated on this design."""
         whole = next((layer for layer in load_network(self.network).layers if layer.name == self.layer), None)
         if whole is None:
             raise ConfigError(f"layer must be one of network {self.network}, not {self.layer!r} (plan); correct the plan")
-        out_channels = min(whole.out_channels // whole.groups, self.blocks * config.channel_block)
-        rows = min(whole.out_h, self.rows * config.array.rows)
-        needed = (rows - 1) * whole.stride_h + whole.dilation * (whole.kernel_h - 1) + 1 - whole.pad_top
-        in_h = min(whole.in_h, needed)
-        # Above the last row all is there; padding below only where the window reaches the end of the image.
-        pad_bottom = max(0, needed - whole.in_h)
-        return whole.model_copy(
-            update={"out_channels": out_channels, "in_channels": whole.in_channels // whole.groups, "groups": 1, "in_h": in_h, "pad_bottom": pad_bottom}
-        )
+        return whole.window(out_rows=self.rows * config.array.rows, out_channels=self.blocks * config.channel_block)
 
 
 class Run(Settings):

@@ -62,7 +62,7 @@ def simulate(
     """Run windows of a network's layers on a design's RTL under Verilator, compare every output bit with the golden model, print what was counted."""
     from hw.dram_part import load_dram_part
     from hw.emit import emit
-    from hw.sim.network import random_workload, run_workload, window
+    from hw.sim.network import random_workload, run_workload
     from hw.sim.run import IdealMemory, build
 
     config = load_design(design)
@@ -72,7 +72,7 @@ def simulate(
         simulator = build(verilog=emit(config, Path(folder)).verilog, axi_data_bits=config.memory.axi_data_bits)
     results = []
     for shape in tqdm(wanted, desc=f"simulate {config.name}", unit="layer", file=sys.stderr, disable=not sys.stderr.isatty()):
-        part_of = shape if whole else window(shape, out_rows=rows * config.array.rows, out_channels=blocks * config.channel_block)
+        part_of = shape if whole else shape.window(out_rows=rows * config.array.rows, out_channels=blocks * config.channel_block)
         workload = random_workload(config, [part_of], batch=batch, seed=seed)
         result = run_workload(
             simulator, workload, where=f"design {config.name}, layer {shape.name}", core_period_ps=round(1e12 / core_hz), mem_period_ps=round(1e12 / mem_hz),

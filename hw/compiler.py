@@ -9,7 +9,7 @@ from hw.errors import ConfigError
 from hw.golden import QuantizedLayer
 from hw.isa import INSTRUCTION_BYTES, Opcode, encode
 from hw.layer_emitter import LayerEmitter
-from hw.lowering import folds, lower
+from hw.lowering import Lowering, folds, lower
 from hw.program import Program
 from hw.tensors import MemoryMap
 from hw.tiling import Tiling
@@ -37,7 +37,8 @@ def compile_network(
         raise ConfigError(f"tilings must be for layers of the network, not {sorted(unknown)[0]!r}")
     lanes = config.array.lanes
     lowerings = [
-        lower(config, layer.shape, batch=batch, fold=fold_first and index == 0 and folds(layer.shape, lanes)) for index, layer in enumerate(layers)
+        lower(config, layer.shape, batch=batch, fold=fold_first and index == 0 and folds(layer.shape, lanes), add_steps=layer.weights.shape[-1] or 1)
+        for index, layer in enumerate(layers)
     ]
     memory_map = MemoryMap(base_address)
     contents: dict[str, np.ndarray] = {}
@@ -45,12 +46,19 @@ def compile_network(
     for index, (layer, lowering) in enumerate(zip(layers, lowerings, strict=True)):
         name = layer.shape.name
         tiling = tilings.get(name) or choose_tiling(config, lowering)
-        if index and lowerings[index - 1].output == lowering.input:
+        layout = lowering.second if layer.shape.kind == "transpose" else lowering.input
+        if index and lowerings[index - 1].output == layout:
             source = emitters[-1].output
         else:
-            source = memory_map.add(f"{name}.input", lowering.input.size_bytes)
+            source = memory_map.add(f"{name}.input", layout.size_bytes)
+        second = None
+        if layer.shape.kind == "transpose":
+            source, second = memory_map.add(f"{name}.identity", lowering.input.size_bytes), source
+            contents[source.name] = identity(lowering)
+        elif lowering.second:
+            second = memory_map.add(f"{name}.second", lowering.second.size_bytes)
         emitter = LayerEmitter(config, layer, lowering, tiling)
-        emitter.place(source, memory_map, contents)
+        emitter.place(source, memory_map, contents, second)
         emitters.append(emitter)
     for index, emitter in enumerate(emitters):
         instructions = emitter.emit(first=index == 0, last=index == len(emitters) - 1)
@@ -74,6 +82,12 @@ def compile_network(
         program_bytes=code.size_bytes,
         layers=tuple(compiled),
     )
+
+
+def identity(lowering: Lowering) -> np.ndarray:
+    """The identity matrix that a transpose multiplies by, as the bytes of its tensor."""
+    size = lowering.input.channels
+    return lowering.input.pack(np.eye(size, dtype=np.int64)[None, :, :, None])
 
 
 def compile_layer(config: AcceleratorConfig, layer: QuantizedLayer, *, batch: int = 1, tiling: Tiling | None = None, fold_first: bool = True) -> Program:

@@ -43,22 +43,45 @@ Instruction = tuple[Opcode, dict[str, int]]
 
 def _hardware_parameters(config: AcceleratorConfig, layer: QuantizedLayer) -> np.ndarray:
     """(out_channels, 8) bytes: bias with the input's zero point folded in, multiplier, shift. Refuses what the hardware cannot hold."""
-    name, weights = layer.shape.name, layer.weights.reshape(layer.shape.out_channels, -1)
+    name, shape = layer.shape.name, layer.shape
     low, high = value_range(config.precision.weight_bits)
-    if weights.min() < low or weights.max() > high:
-        raise ConfigError(f"weights must be {low} to {high}, not {weights.min()} to {weights.max()} ({name})")
-    largest = int(np.abs(weights, dtype=np.int64).sum(axis=1).max()) << config.precision.activation_bits - 1
+    if layer.weights.size and (layer.weights.min() < low or layer.weights.max() > high):
+        raise ConfigError(f"weights must be {low} to {high}, not {layer.weights.min()} to {layer.weights.max()} ({name})")
+    if shape.kind in ("matmul", "transpose") and (layer.input_zero_point or layer.second_zero_point):
+        zeros = f"{layer.input_zero_point} and {layer.second_zero_point}"
+        raise ConfigError(f"zero points of a product of activations must be 0, not {zeros} ({name}); quantize its operands symmetrically, to signed integers")
+    magnitude, offset = _weight_sums(layer, config.precision.weight_bits)
+    largest = magnitude << config.precision.activation_bits - 1
     if largest >= 1 << config.array.acc_bits - 1:
         raise ConfigError(f"acc_bits must be such that a sum of {largest} fits, not {config.array.acc_bits} ({name}); use more bits or smaller weights")
     activation_low, activation_high = value_range(config.precision.activation_bits)
-    for field in ("input_zero_point", "output_zero_point", "clip_low", "clip_high"):
+    for field in ("input_zero_point", "second_zero_point", "output_zero_point", "clip_low", "clip_high"):
         if not activation_low <= getattr(layer, field) <= activation_high:
             raise ConfigError(f"{field} must be {activation_low} to {activation_high}, not {getattr(layer, field)} ({name})")
-    bias = layer.bias - layer.input_zero_point * weights.sum(axis=1, dtype=np.int64)
+    bias = layer.bias - offset
     if np.abs(bias).max() >= 1 << BIAS_BITS - 1:
         raise ConfigError(f"bias must fit {BIAS_BITS} bits with the input's zero point folded in, not {bias[np.abs(bias).argmax()]} ({name})")
+    bias = np.broadcast_to(bias, layer.multiplier.shape)
     words = (bias & 0xFFFFFFFF) | layer.multiplier << 32 | layer.shift << 48
     return words.astype("<i8").view(np.uint8).reshape(-1, PARAMETER_BYTES)
+
+
+def _weight_sums(layer: QuantizedLayer, weight_bits: int) -> tuple[int, np.ndarray | int]:
+    """(largest sum of the weights' magnitudes over the channels, what the zero points add to the sums)."""
+    s, zero = layer.shape, layer.input_zero_point
+    if s.kind == "average_pool":
+        return s.kernel_h * s.kernel_w, zero * s.kernel_h * s.kernel_w
+    if s.kind == "max_pool":
+        return 1, zero
+    if s.kind == "add":
+        sums = layer.weights.sum(axis=1, dtype=np.int64)
+        return int(sums.sum()), zero * sums[0] + layer.second_zero_point * sums[1]
+    if s.kind == "transpose":
+        return 1, 0
+    if s.kind == "matmul":  # its weights are activations, of which the bits are all that is known
+        return s.in_channels // s.groups << weight_bits - 1, 0
+    weights = layer.weights.reshape(s.out_channels, -1)
+    return int(np.abs(weights, dtype=np.int64).sum(axis=1).max()), zero * weights.sum(axis=1, dtype=np.int64)
 
 
 class LayerEmitter:
@@ -72,6 +95,7 @@ class LayerEmitter:
         if self.plan.problem:
             raise ConfigError(f"tiling must fit the {PROBLEMS[self.plan.problem]}, not {tuple(tiling)} ({layer.shape.name})")
         self.input: Region
+        self.second: Region | None = None
         self.output: Region
         self.weights: Region
         self.parameters: Region
@@ -81,11 +105,11 @@ class LayerEmitter:
 
     # Memory
 
-    def place(self, source: Region, memory_map: MemoryMap, contents: dict[str, np.ndarray]) -> None:
-        """Give the layer its regions, and fill those of weights and parameters."""
+    def place(self, source: Region, memory_map: MemoryMap, contents: dict[str, np.ndarray], second: Region | None = None) -> None:
+        """Give the layer its regions, and fill those of weights and parameters. `source` and `second` hold `lowering.input` and `lowering.second`."""
         name = self.layer.shape.name
         weights, parameters = self._weight_image(), self._parameter_image()
-        self.input = source
+        self.input, self.second = source, second
         self.weights = memory_map.add(f"{name}.weights", weights.size)
         self.parameters = memory_map.add(f"{name}.parameters", parameters.size)
         self.output = memory_map.add(f"{name}.output", self.lowering.output.size_bytes, write=True)
@@ -97,6 +121,8 @@ class LayerEmitter:
 
     def _weight_image(self) -> np.ndarray:
         a, t, p = self.arch, self.tiling, self.plan
+        if self.numbers.product:
+            return np.zeros(0, dtype=np.uint8)
         weights = self.lowering.expand_weights(self.layer.weights)
         groups, _, channels, kernel_h, kernel_w = weights.shape
         pieces, size = [], 0
@@ -121,6 +147,10 @@ class LayerEmitter:
     def _parameter_image(self) -> np.ndarray:
         t, p, n = self.tiling, self.plan, self.numbers
         parameters = _hardware_parameters(self.config, self.layer)
+        if n.uniform:
+            image = np.zeros((1, self.parameter_pitch), dtype=np.uint8)
+            image[0, : t.tile_k * PARAMETER_BYTES] = np.tile(parameters[0], t.tile_k)
+            return image.reshape(-1)
         image = np.zeros((n.groups, p.k_tiles, self.parameter_pitch), dtype=np.uint8)
         for group in range(n.groups):
             for k_tile in range(p.k_tiles):
@@ -129,8 +159,15 @@ class LayerEmitter:
                 image[group, k_tile, : valid.size] = valid
         return image.reshape(-1)
 
+    @property
+    def fill_value(self) -> int:
+        """What padding holds: the zero point, and what no maximum takes notice of for max pooling."""
+        return value_range(self.config.precision.activation_bits)[0] if self.layer.shape.kind == "max_pool" else self.layer.input_zero_point
+
     def _parameter_base(self, step: Step, slot: int) -> int:
         """Where the parameters of a step's k tile lie in the banks, counted in channels."""
+        if self.numbers.uniform:
+            return 0
         if self.plan.parameters_hold == ALL:
             return step.group * align(self.numbers.k_per_group, self.config.channel_block) + step.k_tile * self.tiling.tile_k
         return slot * self.tiling.tile_k
@@ -188,6 +225,7 @@ class LayerEmitter:
             input_zero_point=self.layer.input_zero_point,
             input=self.input,
             output=self.output,
+            second=self.second,
             first_instruction=first_instruction,
             instructions=instructions,
         )
@@ -215,6 +253,7 @@ class LayerEmitter:
             "zero_point": q.output_zero_point,
             "clip_low": q.clip_low,
             "clip_high": q.clip_high,
+            "maximum": int(q.shape.kind == "max_pool"),
         }
 
     def _compute(self, step: Step, activation_slot: int, weight_slot: int, parameter_slot: int, tile: int) -> dict[str, int]:
@@ -236,7 +275,10 @@ class LayerEmitter:
         }
 
     def _load_weights(self, step: Step, slot: int, spread: int) -> list[Instruction]:
-        offset, words = self.weight_tiles[step.group, step.k_tile, step.subtile, step.c_part]
+        if self.numbers.product:
+            return [self._load_product_weights(step, slot)]
+        group = 0 if self.numbers.shared else step.group
+        offset, words = self.weight_tiles[group, step.k_tile, step.subtile, step.c_part]
         size, pieces = weight_pieces(self.arch, words, spread)
         return [
             (
@@ -253,8 +295,25 @@ class LayerEmitter:
             for i in range(pieces)
         ]
 
+    def _load_product_weights(self, step: Step, slot: int) -> Instruction:
+        """Vectors of the second operand as the weights of the tile's output channels: in the bank pass after pass, each with its words of channels."""
+        t, n, cols = self.tiling, self.numbers, self.config.array.cols
+        layout = self.lowering.second
+        first = step.k_tile * t.tile_k + step.subtile * cols
+        c_first, c_groups = step.c_part * t.tile_c, min(t.tile_c, n.c_groups - step.c_part * t.tile_c)
+        passes = self._tile_channels(step.k_tile) // cols if self.plan.c_parts == 1 else 1
+        fields = {"run_words": passes, "count1": 1, "count2": 1}
+        if n.c_groups > 1:
+            fields = {
+                "run_words": 1, "count1": c_groups, "stride1_bytes": layout.plane_pitch_bytes, "bank_stride1": 1,
+                "count2": passes, "stride2_bytes": cols * layout.word_bytes, "bank_stride2": c_groups,
+            }  # fmt: skip
+        start = self.second.address + self.lowering.second_offset(step.image, step.group)
+        address = start + c_first * layout.plane_pitch_bytes + first * layout.word_bytes
+        return Opcode.LOAD, {"target": Target.WEIGHT, "dram_address": address, "address_a": slot * self.plan.weight_tile_words, **fields}
+
     def _load_parameters(self, step: Step, slot: int) -> Instruction:
-        tile = step.group * self.plan.k_tiles + step.k_tile
+        tile = 0 if self.numbers.uniform else step.group * self.plan.k_tiles + step.k_tile
         return Opcode.LOAD, {
             "target": Target.PARAMETER,
             "dram_address": self.parameters.address + tile * self.parameter_pitch,
@@ -290,21 +349,25 @@ class LayerEmitter:
                         banks |= {"banks_b": 1 << two, "address_b": base + (low - rows[two][0]) * pitch + left - first_x}
                     boxes.append((Opcode.LOAD, banks, low, high - low, right - left))
 
-        c_first = self.lowering.first_plane(step.group) + step.c_part * t.tile_c
-        c_groups = min(t.tile_c, n.c_groups - step.c_part * t.tile_c)
-        splits = activation_splits(c_groups, len(boxes), place.step - place.first_group + 1)
-        start = self.input.address + step.image * self.lowering.input.image_pitch_bytes
+        c_first = step.c_part * t.tile_c
+        c_groups = min(t.tile_c, n.c_groups - c_first)
+        splits = activation_splits(c_groups, len(boxes) * n.operands, place.step - place.first_group + 1)
+        sources = [self.input.address + self.lowering.input_offset(step.image, step.group)]
+        if n.operands == 2:  # an add's reduction is not split: the first half of its words is of the first operand
+            sources.append(self.second.address + self.lowering.second_offset(step.image, step.group))
+        pieces = [(split * c_groups // splits, (split + 1) * c_groups // splits, sources[0]) for split in range(splits)]
+        if n.operands == 2:
+            pieces = [(i * c_groups // 2, (i + 1) * c_groups // 2, source - i * c_groups // 2 * n.in_plane_bytes) for i, source in enumerate(sources)]
         instructions = []
-        for split in range(splits):
-            skip, until = split * c_groups // splits, (split + 1) * c_groups // splits
+        for skip, until, source in pieces:
             for opcode, banks, row, height, width in boxes:
                 fields = {key: value + skip * p.region_h * pitch if key.startswith("address") else value for key, value in banks.items()}
                 fields |= _runs(width, height, until - skip, pitch, p.region_h * pitch, n.in_row_bytes, n.in_plane_bytes, whole_rows or opcode is Opcode.FILL)
                 if opcode is Opcode.FILL:
-                    fields |= {"fill_value": self.layer.input_zero_point, "stride1_bytes": 0, "stride2_bytes": 0}
+                    fields |= {"fill_value": self.fill_value, "stride1_bytes": 0, "stride2_bytes": 0}
                 else:
                     x_bytes = left * self.config.activation_word_bytes
-                    fields["dram_address"] = start + (c_first + skip) * n.in_plane_bytes + row * n.in_row_bytes + x_bytes
+                    fields["dram_address"] = source + (c_first + skip) * n.in_plane_bytes + row * n.in_row_bytes + x_bytes
                 instructions.append((opcode, {"target": Target.ACTIVATION, **fields}))
         return instructions
 
@@ -316,14 +379,14 @@ class LayerEmitter:
         width = min(t.tile_w, n.out_w - step.x_tile * t.tile_w)
         first_plane = step.k_tile * t.tile_k // a.lanes
         planes = min(t.tile_k // a.lanes, -(-n.k_per_group // a.lanes) - first_plane)
-        first_plane += step.group * n.k_per_group // a.lanes
+        start = self.output.address + self.lowering.output_offset(step.image, step.group)
         whole_rows = p.x_tiles == 1 and n.out_row_bytes == width * layout.word_bytes
         instructions = []
         for stripe in range(working):
             row = step.y_tile * a.rows * t.tile_h + stripe * tile_h
             height = min(tile_h, n.out_h - row)
             fields = _runs(width, height, planes, width, t.tile_h * t.tile_w, n.out_row_bytes, n.out_plane_bytes, whole_rows)
-            fields["dram_address"] = self.output.address + layout.word_offset(step.image, first_plane, row, step.x_tile * t.tile_w)
+            fields["dram_address"] = start + layout.word_offset(0, first_plane, row, step.x_tile * t.tile_w)
             instructions.append((Opcode.STORE, {"bank": stripe, "output_address": tile % 2 * p.output_tile_words, **fields}))
         instructions[0][1]["wait_compute"] = 1
         instructions[-1][1]["signal_compute"] = int(tile + 2 < tiles)

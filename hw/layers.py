@@ -112,6 +112,19 @@ class LayerShape(Settings):
         return self.out_channels * self.out_h * self.out_w
 
 
+    def window(self, *, out_rows: int, out_channels: int) -> "LayerShape":
+        """The first output rows and channels at most, with all inputs that they need: of few groups part of the first, else the first groups.
+        Of an fc, matmul or transpose the first vectors; a transpose stays whole."""
+        if self.kind == "transpose":
+            return self
+        rows, per_group = min(self.out_h, out_rows), self.out_channels // self.groups
+        groups = min(self.groups, max(1, out_channels // per_group))
+        changes = {"groups": groups, "in_channels": groups * (self.in_channels // self.groups), "out_channels": groups * min(per_group, out_channels)}
+        needed = (rows - 1) * self.stride_h + self.dilation * (self.kernel_h - 1) + 1 - self.pad_top
+        # Above the last row all is there; padding below only where the window reaches the end of the image.
+        return self.model_copy(update=changes | {"in_h": max(1, min(self.in_h, needed)), "pad_bottom": max(0, needed - self.in_h)})
+
+
 _WINDOW = ("in_h", "in_w", "kernel_h", "kernel_w", "stride_h", "stride_w", "pad_top", "pad_bottom", "pad_left", "pad_right", "dilation", "groups")
 _FREE = {
     "conv": (_WINDOW, ""), "max_pool": (_WINDOW, ""), "average_pool": (_WINDOW, ""),

@@ -1,22 +1,27 @@
-"""A layer as the array sees it: channels become words of `lanes`, groups become whole words, a batch becomes an image.
+"""A layer as the array sees it: channels become words of `lanes`, groups become whole words, a batch of vectors becomes an image.
 
-* A fully connected layer over a batch of N is a 1x1 convolution over an image N high and one wide.
+* A fully connected layer over a batch of N vectors is a 1x1 convolution over an image N high and one wide.
 * A layer with few input channels may be folded: its kernel's columns become channels (C' = C * kernel_w, kernel_w' = 1,
   stride_w' = 1, in_w' = out_w), its input is presented expanded like that by whoever writes it, with the padding at left and right
   written out. More traffic, fewer reduction steps.
 * Channel groups are read as whole words, the lanes of a foreign group have zero weights. Neighbouring groups are merged until
   their output channels make whole blocks of `channel_block`: a depthwise layer so uses one lane of each dot product.
+* Pooling is a depthwise layer of weights 1, add one whose reduction runs over the words of both operands. All their groups have the same weights
+  and parameters, which are loaded once.
+* The second operand of a matmul lies in DRAM as the weights of its output channels: words of `lanes` channels of one vector. Each image and head
+  is a channel group. A transpose is the product of the identity matrix, which the compiler writes, and the input.
 """
 
 from dataclasses import dataclass
+from math import gcd
 from typing import NamedTuple
 
 import numpy as np
 
 from hw.config import AcceleratorConfig
 from hw.errors import ConfigError
-from hw.layers import LayerShape
-from hw.tensors import TensorLayout, image_layout, vector_layout
+from hw.layers import DIAGONAL, LayerShape
+from hw.tensors import TensorLayout, align, tensor_layout
 
 
 class LoweredLayer(NamedTuple):
@@ -26,11 +31,12 @@ class LoweredLayer(NamedTuple):
     groups: int
     """Groups of channels that are computed apart."""
     c_groups: int
-    """Input words (groups of `lanes` channels) that one channel group reads."""
+    """Input words (groups of `lanes` channels) that one channel group reads, of all operands."""
     in_planes: int
     """Input words of a pixel, over all channel groups."""
     k_per_group: int
-    """Output channels of a channel group; a multiple of `channel_block` if there are several groups."""
+    """Output channels of a channel group: a multiple of `channel_block` if there are several groups, but `lanes` where they share their weights, and
+    anything for products, whose heads have words of their own."""
     in_h: int
     in_w: int
     out_h: int
@@ -40,6 +46,7 @@ class LoweredLayer(NamedTuple):
     stride_h: int
     stride_w: int
     dilation: int
+    """0 if the steps of the kernel all see the same word (add)."""
     pad_top: int
     pad_left: int
     in_row_bytes: int
@@ -47,6 +54,14 @@ class LoweredLayer(NamedTuple):
     in_plane_bytes: int
     out_row_bytes: int
     out_plane_bytes: int
+    operands: int
+    """Tensors that are read as activations: 2 for add."""
+    uniform: int
+    """1 if all output channels have the same parameters, so that one tile of them is enough."""
+    shared: int
+    """1 if all channel groups have the same weights."""
+    product: int
+    """1 if the weights are activations (matmul, transpose)."""
 
 
 LOWERED_FIELDS = LoweredLayer._fields
@@ -63,18 +78,47 @@ class Lowering:
     """Channel groups of the layer in one of `numbers.groups`."""
     numbers: LoweredLayer
     input: TensorLayout
+    """What is loaded into the activation banks: the input, of a transpose the identity matrix."""
     output: TensorLayout
+    second: TensorLayout | None = None
+    """The second operand of add and matmul; of a transpose the input."""
 
     def first_plane(self, group: int) -> int:
         """The first input word that channel group `group` reads."""
-        n = self.numbers
-        return min(group * (self.input.channels // n.groups) // self.input.lanes, n.in_planes - n.c_groups)
+        n, s = self.numbers, self.shape
+        if n.product:
+            return 0 if s.kind == "transpose" else group % s.groups * n.c_groups
+        if n.shared:
+            return group
+        per_group = self.input.channels if s.groups == 1 else s.in_channels // s.groups * self.merged_groups
+        return min(group * per_group // self.input.lanes, n.in_planes - n.c_groups)
+
+    def input_offset(self, image: int, group: int) -> int:
+        """Byte of the input tensor at which a channel group of an image begins."""
+        if self.numbers.product:
+            image = 0 if self.shape.kind == "transpose" else group // self.shape.groups
+        return image * self.input.image_pitch_bytes + self.first_plane(group) * self.input.plane_pitch_bytes
+
+    def second_offset(self, image: int, group: int) -> int:
+        """The same of the second operand."""
+        if not self.numbers.product:
+            return image * self.second.image_pitch_bytes + self.first_plane(group) * self.second.plane_pitch_bytes
+        image, head = divmod(group, self.shape.groups)
+        return image * self.second.image_pitch_bytes + head * self.numbers.c_groups * self.second.plane_pitch_bytes
+
+    def output_offset(self, image: int, group: int) -> int:
+        """Byte of the output tensor at which a channel group of an image begins."""
+        plane = group * self.numbers.k_per_group // self.output.lanes
+        if self.numbers.product:
+            image, head = divmod(group, self.shape.groups)
+            plane = head * self.output.head_planes
+        return image * self.output.image_pitch_bytes + plane * self.output.plane_pitch_bytes
 
     def expand_input(self, x: np.ndarray, zero_point: int) -> np.ndarray:
-        """The layer's input (batch, channels, h, w) or (batch, channels) as the tensor `input` holds it, (images, channels, h, w)."""
+        """The layer's input (batch, channels, h, w), or (batch, channels) for vectors, as the tensor `input` holds it."""
         s = self.shape
-        if s.kind == "fc":
-            return x.reshape(self.batch, s.in_channels).T[None, :, :, None]
+        if x.ndim == 2:
+            x = x[:, :, None, None]
         if not self.fold:
             return x
         padded = np.pad(x, ((0, 0), (0, 0), (0, 0), (s.pad_left, s.pad_right)), constant_values=zero_point)
@@ -82,9 +126,14 @@ class Lowering:
         return np.concatenate([padded[..., q * s.dilation : q * s.dilation + span : s.stride_w] for q in range(s.kernel_w)], axis=1)
 
     def expand_weights(self, weights: np.ndarray) -> np.ndarray:
-        """Weights (out_channels, in_channels / groups, kernel_h, kernel_w) as (groups, k_per_group, c_groups * lanes, kernel_h, kernel_w)
-        of the lowered layer, zero where a lane belongs to another group."""
+        """The layer's weights (see `hw.golden.QuantizedLayer`) as (groups, k_per_group, c_groups * lanes, kernel_h, kernel_w) of the lowered layer
+        (one group if all have the same), zero where a lane belongs to another group. Not for products."""
         s, n, lanes = self.shape, self.numbers, self.input.lanes
+        if n.shared:
+            one = np.eye(lanes, dtype=np.int16)
+            if s.kind == "add":  # [k][operand, channel][0][step]
+                return np.concatenate([one[:, :, None, None] * w for w in weights], axis=1)[None]
+            return np.broadcast_to(one[None, :, :, None, None], (1, *one.shape, n.kernel_h, n.kernel_w))
         if self.fold:  # channel order: kernel column, then channel
             weights = weights.transpose(0, 3, 1, 2).reshape(s.out_channels, -1, s.kernel_h, 1)
         inputs, outputs = weights.shape[1], s.out_channels // s.groups
@@ -96,8 +145,8 @@ class Lowering:
         return full
 
     def restore_output(self, y: np.ndarray) -> np.ndarray:
-        """The tensor `output` (images, channels, h, w) as the layer's output, (batch, channels, h, w) or (batch, channels)."""
-        return y[0, :, :, 0].T if self.shape.kind == "fc" else y
+        """The tensor `output` (batch, channels, h, w) as the layer's output; (batch, channels) for vectors of a fully connected layer."""
+        return y[:, :, 0, 0] if self.shape.kind == "fc" and self.shape.in_h == 1 else y
 
 
 def _steps(channels: int, lanes: int, kernel_w: int) -> int:
@@ -111,42 +160,86 @@ def folds(shape: LayerShape, lanes: int) -> bool:
     return _steps(shape.in_channels * shape.kernel_w, lanes, 1) < _steps(shape.in_channels, lanes, shape.kernel_w)
 
 
-def lower(config: AcceleratorConfig, shape: LayerShape, *, batch: int = 1, fold: bool = False) -> Lowering:
-    """`shape` over `batch` images on `config`. `fold` only where the layer's input may be written expanded: ask `folds`."""
-    if shape.kind not in ("conv", "fc") or (shape.kind == "fc" and shape.in_h > 1):
-        raise ConfigError(f"layer must be a convolution or a fully connected layer of one vector, not {shape.kind} ({shape.name})")
+def _merged(shape: LayerShape, block: int) -> int:
+    """How many of the layer's groups make one lowered group. The last one may lack some if the others make just a block of output channels."""
+    k_per_group, groups = shape.out_channels // shape.groups, shape.groups
+    merged = block // gcd(k_per_group, block)
+    if groups > merged and groups % merged and merged * k_per_group == block and align(groups, merged) * (shape.in_channels // groups) <= align(
+        shape.in_channels, block
+    ):
+        return merged
+    return next((m for m in range(1, groups + 1) if groups % m == 0 and k_per_group * m % block == 0), groups)
+
+
+def lower(config: AcceleratorConfig, shape: LayerShape, *, batch: int = 1, fold: bool = False, add_steps: int = 1) -> Lowering:
+    """`shape` over `batch` images on `config`. `fold` only where the layer's input may be written expanded: ask `folds`.
+
+    `add_steps`: weights for each operand of an add (`hw.golden.add_weights` says how many are needed; with 8 bits nearly always 1).
+    Raises `ConfigError` for a matmul or transpose if weights are not as wide as activations.
+    """
+    if shape.kind in ("matmul", "transpose"):
+        return _lower_product(config, shape, batch)
     lanes, block = config.array.lanes, config.channel_block
-    k_per_group = shape.out_channels // shape.groups
-    merged = next((m for m in range(1, shape.groups + 1) if shape.groups % m == 0 and k_per_group * m % block == 0), shape.groups)
-    groups = shape.groups // merged
-    if shape.kind == "fc":
-        source, result = vector_layout(config, batch, shape.in_channels), vector_layout(config, batch, shape.out_channels)
-    else:
-        channels, width = (shape.in_channels * shape.kernel_w, shape.out_w) if fold else (shape.in_channels, shape.in_w)
-        source = image_layout(config, batch, channels, shape.in_h, width)
-        result = image_layout(config, batch, shape.out_channels, shape.out_h, shape.out_w)
-    per_group = source.channels // groups
+    merged = _merged(shape, block)
+    groups = -(-shape.groups // merged)
+    channels, width = (shape.in_channels * shape.kernel_w, shape.out_w) if fold else (shape.in_channels, shape.in_w)
+    source = tensor_layout(config, batch, channels, shape.in_h, width)
+    result = tensor_layout(config, batch, shape.out_channels, shape.out_h, shape.out_w)
+    per_group = channels if shape.groups == 1 else shape.in_channels // shape.groups * merged
     c_groups = max((g * per_group + per_group - 1) // lanes - g * per_group // lanes + 1 for g in range(groups))
+    shared = shape.kind in DIAGONAL
+    if shared:  # word by word, so that all groups are alike; where cols > lanes the other columns of a pass have no work
+        groups, c_groups = source.planes, 1
+    operands, kernel_w = (2, add_steps) if shape.kind == "add" else (1, 1 if fold else shape.kernel_w)
+    # A batch of vectors is an image of that height.
+    vectors = shape.in_h == shape.in_w == shape.out_h == shape.out_w == 1 and shape.kernel_h == shape.kernel_w == 1
     numbers = LoweredLayer(
-        images=source.images,
+        images=1 if vectors else batch,
         groups=groups,
-        c_groups=c_groups,
+        c_groups=operands * c_groups,
         in_planes=source.planes,
-        k_per_group=k_per_group * merged,
-        in_h=source.height,
-        in_w=source.width,
-        out_h=result.height,
-        out_w=result.width,
+        k_per_group=lanes if shared else shape.out_channels // shape.groups * merged,
+        in_h=batch if vectors else shape.in_h,
+        in_w=width,
+        out_h=batch if vectors else shape.out_h,
+        out_w=shape.out_w,
         kernel_h=shape.kernel_h,
-        kernel_w=1 if fold else shape.kernel_w,
-        stride_h=shape.stride_h if shape.kind == "conv" else 1,
-        stride_w=1 if fold or shape.kind == "fc" else shape.stride_w,
-        dilation=shape.dilation,
+        kernel_w=kernel_w,
+        stride_h=shape.stride_h,
+        stride_w=1 if fold else shape.stride_w,
+        dilation=0 if shape.kind == "add" else shape.dilation,
         pad_top=shape.pad_top,
         pad_left=0 if fold else shape.pad_left,
         in_row_bytes=source.row_pitch_bytes,
         in_plane_bytes=source.plane_pitch_bytes,
         out_row_bytes=result.row_pitch_bytes,
         out_plane_bytes=result.plane_pitch_bytes,
+        operands=operands,
+        uniform=int(shared),
+        shared=int(shared),
+        product=0,
     )
-    return Lowering(shape=shape, batch=batch, fold=fold, merged_groups=merged, numbers=numbers, input=source, output=result)
+    second = source if operands == 2 else None
+    return Lowering(shape=shape, batch=batch, fold=fold, merged_groups=merged, numbers=numbers, input=source, output=result, second=second)
+
+
+def _lower_product(config: AcceleratorConfig, shape: LayerShape, batch: int) -> Lowering:
+    """Matmul and transpose: every image and head is a channel group, its weights are vectors of the second operand."""
+    heads = shape.groups
+    depth = shape.in_channels // heads
+    if config.precision.weight_bits != config.precision.activation_bits:
+        raise ConfigError(f"weight_bits must be activation_bits for the product of two activations, not {config.precision.weight_bits} ({shape.name})")
+    vectors = shape.out_channels // heads
+    second = tensor_layout(config, batch, shape.in_channels, vectors, heads=heads, sequence=True)
+    if shape.kind == "transpose":
+        source = tensor_layout(config, 1, depth, depth)
+    else:
+        source = tensor_layout(config, batch, shape.in_channels, shape.in_h, heads=heads)
+    result = tensor_layout(config, batch, shape.out_channels, shape.out_h, heads=heads)
+    numbers = LoweredLayer(
+        images=1, groups=batch * heads, c_groups=source.head_planes, in_planes=source.planes, k_per_group=vectors, in_h=source.height, in_w=1,
+        out_h=result.height, out_w=1, kernel_h=1, kernel_w=1, stride_h=1, stride_w=1, dilation=1, pad_top=0, pad_left=0,
+        in_row_bytes=source.row_pitch_bytes, in_plane_bytes=source.plane_pitch_bytes,
+        out_row_bytes=result.row_pitch_bytes, out_plane_bytes=result.plane_pitch_bytes, operands=1, uniform=1, shared=0, product=1,
+    )  # fmt: skip
+    return Lowering(shape=shape, batch=batch, fold=False, merged_groups=1, numbers=numbers, input=source, output=result, second=second)

@@ -21,6 +21,7 @@ class CompiledLayer:
     input_zero_point: int
     input: Region
     output: Region
+    second: Region | None
     first_instruction: int
     instructions: int
 
@@ -31,7 +32,12 @@ class CompiledLayer:
     @property
     def has_own_input(self) -> bool:
         """Whether the host writes the input (and it is not the output of the layer before)."""
-        return self.input.name == f"{self.name}.input"
+        return (self.second if self.lowering.shape.kind == "transpose" else self.input).name == f"{self.name}.input"
+
+    @property
+    def has_own_second(self) -> bool:
+        """Whether the host writes the second operand, of a layer that has one."""
+        return self.second is not None and self.second.name == f"{self.name}.second"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,7 +45,8 @@ class Program:
     """What the host puts into DRAM and starts.
 
     `image` is the memory from `base_address` on, uint8, inputs still zero; `regions` lie in it by name: "program",
-    "<layer>.weights", "<layer>.parameters", "<layer>.output", and "<layer>.input" where the host writes one.
+    "<layer>.weights", "<layer>.parameters", "<layer>.output", "<layer>.input" and "<layer>.second" where the host writes them, and
+    "<layer>.identity" of a transpose.
     """
 
     config: AcceleratorConfig
@@ -59,15 +66,22 @@ class Program:
         raise ConfigError(f"layer must be one of {', '.join(x.name for x in self.layers)}, not {name!r}")
 
     def memory(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
-        """A copy of the image with `inputs` (layer name to integers (batch, channels, h, w) or (batch, channels)) in their places."""
-        wanted = [layer.name for layer in self.layers if layer.has_own_input]
+        """A copy of the image with `inputs` in their places: integers (batch, channels, h, w) or (batch, channels) by layer's name, second operands
+        by "<layer>.second"."""
+        wanted = {}
+        for layer in self.layers:
+            if layer.has_own_input:
+                product = layer.lowering.shape.kind == "transpose"
+                wanted[layer.name] = (layer, layer.second, layer.lowering.second) if product else (layer, layer.input, layer.lowering.input)
+            if layer.has_own_second:
+                wanted[layer.second.name] = (layer, layer.second, layer.lowering.second)
         if sorted(wanted) != sorted(inputs):
             raise ConfigError(f"inputs must be given for {', '.join(wanted)}, not for {', '.join(inputs) or 'no layer'}")
         memory = self.image.copy()
         for name, x in inputs.items():
-            layer = self.layer(name)
-            data = layer.lowering.input.pack(layer.lowering.expand_input(x, layer.input_zero_point))
-            first = layer.input.address - self.base_address
+            layer, region, layout = wanted[name]
+            data = layout.pack(layer.lowering.expand_input(x, layer.input_zero_point))
+            first = region.address - self.base_address
             memory[first : first + data.size] = data
         return memory
 

@@ -102,8 +102,10 @@ def schedule(layer: LoweredLayer, tiling: Tiling, plan: Plan) -> Schedule:
             image, y_tile, x_tile = spatial[s]
             steps.append(Step(group=group, k_tile=k_tile, image=image, y_tile=y_tile, x_tile=x_tile, subtile=subtile, c_part=c_part))
             activations.use(group, s, c_part, len(spatial))
-            weights.use(group, k_tile, subtile * plan.c_parts + c_part, plan.k_tiles)
-            if plan.parameters_hold == ALL:
+            weights.use(0 if layer.shared else group, k_tile, subtile * plan.c_parts + c_part, plan.k_tiles)
+            if layer.uniform:
+                parameters.use(0, 0, 0, 1)
+            elif plan.parameters_hold == ALL:
                 parameters.use(0, group * plan.k_tiles + k_tile, 0, layer.groups * plan.k_tiles)
             else:
                 parameters.use(group, k_tile, 0, plan.k_tiles)

@@ -1,11 +1,14 @@
 """What lies in DRAM: the layout of activations, the packing of small integers into words, the memory map.
 
-A tensor is `[image][C/lanes][H][W][lanes]`: one activation word holds `lanes` channels of one pixel, lane 0 in the lowest
-bits. A row starts at a multiple of 32 bytes. The vectors of a fully connected layer are rows of an image one pixel
-wide, packed without gaps (H = batch), so that a vector, or a batch, is read in one run.
+A tensor is `[image][C/lanes][H][W][lanes]`: one activation word holds `lanes` channels of one pixel, lane 0 in the lowest bits.
+`tensor_layout` says how it is stored:
+
+* an image: every row starts at a multiple of 32 bytes;
+* a sequence (H vectors, one wide): vectors follow on each other without gaps, every plane starts at a multiple of 32 bytes;
+* one vector an image: those of all images follow on each other, so that a batch is read like a sequence.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -48,42 +51,56 @@ class TensorLayout:
     bits: int
     row_pitch_bytes: int
     plane_pitch_bytes: int
+    image_pitch_bytes: int
+    size_bytes: int
+    """With room behind the last plane for what is written or read beyond it, in whole blocks of channels or of vectors."""
+    head_channels: int
+    """Channels of a head, each of which starts with a word of its own; all of the channels if there is one head."""
+
+    @property
+    def heads(self) -> int:
+        return self.channels // self.head_channels
+
+    @property
+    def head_planes(self) -> int:
+        """Groups of `lanes` channels of a head."""
+        return -(-self.head_channels // self.lanes)
 
     @property
     def planes(self) -> int:
         """Groups of `lanes` channels."""
-        return -(-self.channels // self.lanes)
+        return self.heads * self.head_planes
 
     @property
     def word_bytes(self) -> int:
         return self.lanes * self.bits // 8
 
-    @property
-    def image_pitch_bytes(self) -> int:
-        return align(self.planes * self.plane_pitch_bytes)
-
-    @property
-    def size_bytes(self) -> int:
-        return self.images * self.image_pitch_bytes
-
     def word_offset(self, image: int, plane: int, y: int, x: int) -> int:
         """First byte of one word."""
         return image * self.image_pitch_bytes + plane * self.plane_pitch_bytes + y * self.row_pitch_bytes + x * self.word_bytes
+
+    def part(self, first_channel: int, channels: int) -> tuple[int, "TensorLayout"]:
+        """(offset in bytes, layout) of some of the channels, which must begin with a word and end with one or with the tensor."""
+        end = first_channel + channels
+        if first_channel % self.lanes or (end % self.lanes and end != self.channels) or self.heads > 1:
+            raise ConfigError(f"parts of a tensor must be whole words of {self.lanes} channels, not channels {first_channel} to {end}")
+        offset = first_channel // self.lanes * self.plane_pitch_bytes
+        return offset, replace(self, channels=channels, head_channels=channels, size_bytes=self.size_bytes - offset)
 
     def _words(self, memory: np.ndarray) -> np.ndarray:
         """A view (images, planes, height, width, word bytes) of the tensor's bytes."""
         pitches = (self.image_pitch_bytes, self.plane_pitch_bytes, self.row_pitch_bytes, self.word_bytes, 1)
         return np.lib.stride_tricks.as_strided(memory, (self.images, self.planes, self.height, self.width, self.word_bytes), pitches)
 
-    def pack(self, x: np.ndarray) -> np.ndarray:
-        """Integers (images, channels, height, width) as the tensor's bytes; gaps and padded channels are zero."""
+    def pack(self, x: np.ndarray, fill: int = 0) -> np.ndarray:
+        """Integers (images, channels, height, width) as the tensor's bytes; gaps are zero, padded channels `fill`."""
         if x.shape != (self.images, self.channels, self.height, self.width):
             raise ConfigError(f"tensor must be of shape {(self.images, self.channels, self.height, self.width)}, not {x.shape}")
         low, high = -(1 << self.bits - 1), (1 << self.bits - 1) - 1
         if x.size and (x.min() < low or x.max() > high):
             raise ConfigError(f"activations must be {low} to {high}, not {x.min()} to {x.max()}")
-        padded = np.zeros((self.images, self.planes * self.lanes, self.height, self.width), dtype=np.int64)
-        padded[:, : self.channels] = x
+        padded = np.full((self.images, self.heads, self.head_planes * self.lanes, self.height, self.width), fill, dtype=np.int64)
+        padded[:, :, : self.head_channels] = x.reshape(self.images, self.heads, self.head_channels, self.height, self.width)
         lanes_last = padded.reshape(self.images, self.planes, self.lanes, self.height, self.width).transpose(0, 1, 3, 4, 2)
         memory = np.zeros(self.size_bytes, dtype=np.uint8)
         self._words(memory)[...] = pack_words(lanes_last, self.bits)
@@ -94,23 +111,8 @@ class TensorLayout:
         if memory.size < self.size_bytes:
             raise ConfigError(f"tensor must have {self.size_bytes} bytes, not {memory.size}")
         lanes_last = unpack_words(self._words(np.ascontiguousarray(memory, dtype=np.uint8)), self.bits)
-        all_channels = lanes_last.transpose(0, 1, 4, 2, 3).reshape(self.images, self.planes * self.lanes, self.height, self.width)
-        return all_channels[:, : self.channels].copy()
-
-
-def image_layout(config: AcceleratorConfig, images: int, channels: int, height: int, width: int) -> TensorLayout:
-    """The layout of `images` feature maps."""
-    row = align(width * config.activation_word_bytes)
-    return TensorLayout(
-        images=images,
-        channels=channels,
-        height=height,
-        width=width,
-        lanes=config.array.lanes,
-        bits=config.precision.activation_bits,
-        row_pitch_bytes=row,
-        plane_pitch_bytes=height * row,
-    )
+        heads = lanes_last.transpose(0, 1, 4, 2, 3).reshape(self.images, self.heads, -1, self.height, self.width)
+        return heads[:, :, : self.head_channels].reshape(self.images, self.channels, self.height, self.width).copy()
 
 
 def vector_plane_bytes(vectors: int, word_bytes: int) -> int:
@@ -119,19 +121,26 @@ def vector_plane_bytes(vectors: int, word_bytes: int) -> int:
     return align(size) if size > DRAM_ALIGNMENT_BYTES else 1 << (size - 1).bit_length()
 
 
-def vector_layout(config: AcceleratorConfig, vectors: int, channels: int) -> TensorLayout:
-    """The layout of a batch of vectors: one image, one pixel wide, `vectors` high."""
-    word = config.activation_word_bytes
+def tensor_layout(
+    config: AcceleratorConfig, images: int, channels: int, height: int = 1, width: int = 1, *, heads: int = 1, sequence: bool = False
+) -> TensorLayout:
+    """The layout of `images` tensors (channels, height, width). With `heads`, the channels of each start with a word of their own.
+    `sequence`: even if it has one vector only."""
+    lanes, word = config.array.lanes, config.activation_word_bytes
+    planes = heads * -(-channels // heads // lanes)
+    block_planes = config.channel_block // lanes
+    if height == width == 1 and not sequence:
+        row, plane, image = word, vector_plane_bytes(images, word), word
+        size = align(align(planes, block_planes) * plane)
+    else:
+        row = word if width == 1 else align(width * word)
+        plane = align(height * row)
+        image = align(planes, block_planes) * plane
+        size = images * image + (align(config.channel_block * word) if width == 1 else 0)
     return TensorLayout(
-        images=1,
-        channels=channels,
-        height=vectors,
-        width=1,
-        lanes=config.array.lanes,
-        bits=config.precision.activation_bits,
-        row_pitch_bytes=word,
-        plane_pitch_bytes=vector_plane_bytes(vectors, word),
-    )
+        images=images, channels=channels, height=height, width=width, lanes=lanes, bits=config.precision.activation_bits,
+        row_pitch_bytes=row, plane_pitch_bytes=plane, image_pitch_bytes=image, size_bytes=size, head_channels=channels // heads,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -144,8 +144,9 @@ def plan(a: Architecture, l: LoweredLayer, t: Tiling) -> Plan:  # noqa: E741
     output_slots = min(2, l.groups * k_tiles * spatial)
     activations_hold, activation_slots = _hold(a.activation_words, activation_tile, spatial * c_parts, c_parts, l.groups * spatial * c_parts)
     weight_parts = subtiles * c_parts
-    weights_hold, weight_slots = _hold(a.weight_words, weight_tile, k_tiles * weight_parts, weight_parts, l.groups * k_tiles * weight_parts)
-    channels = l.groups * ceil_div(l.k_per_group, block) * block
+    weight_groups = 1 if l.shared else l.groups
+    weights_hold, weight_slots = _hold(a.weight_words, weight_tile, k_tiles * weight_parts, weight_parts, weight_groups * k_tiles * weight_parts)
+    channels = t.tile_k if l.uniform else l.groups * ceil_div(l.k_per_group, block) * block
     parameters_hold = ALL if channels <= a.parameter_words else SETS
 
     problem = LEGAL
@@ -154,6 +155,8 @@ def plan(a: Architecture, l: LoweredLayer, t: Tiling) -> Plan:  # noqa: E741
     elif t.tile_h > min(l.out_h, 1023) or t.tile_w > min(l.out_w, 4095) or region_h > 4095 or l.kernel_h > 255 or l.kernel_w > 255:
         problem = SHAPE
     elif max(l.in_plane_bytes, l.out_plane_bytes) >= 1 << 28 or output_tile >= 1 << 14:
+        problem = SHAPE
+    elif split and l.shared:
         problem = SHAPE
     elif split and (t.tile_k != block or t.tile_h * t.tile_w > a.acc_depth):
         problem = SHAPE

@@ -151,8 +151,9 @@ def _activations(a: Architecture, l: LoweredLayer, t: Tiling, p: Plan) -> _Activ
             elif rows == p.region_h and rows * l.in_row_bytes == l.in_plane_bytes:
                 for part in range(p.c_parts):
                     start, c_groups = part * t.tile_c, min(t.tile_c, l.c_groups - part * t.tile_c)
-                    total_bytes += reads * beat_bytes(start * l.in_plane_bytes, c_groups * l.in_plane_bytes, a.axi_bytes)
-                    runs += reads
+                    operand_groups = c_groups // l.operands
+                    total_bytes += reads * l.operands * beat_bytes(start * l.in_plane_bytes, operand_groups * l.in_plane_bytes, a.axi_bytes)
+                    runs += reads * l.operands
             else:  # planes that are not aligned to beats lie within one
                 start = row * l.in_row_bytes if l.in_plane_bytes % a.axi_bytes == 0 else 0
                 total_bytes += reads * l.c_groups * beat_bytes(start, rows * l.in_row_bytes, a.axi_bytes)
@@ -164,7 +165,7 @@ def _activations(a: Architecture, l: LoweredLayer, t: Tiling, p: Plan) -> _Activ
         for x_tile in range(p.x_tiles):
             first, end = tile_columns(l, t, x_tile)
             left, right, pieces = inside(first, end, l.in_w)
-            tile_instructions = (loads if right > left else 0) + fills + (pieces if end - first > right - left else 0)
+            tile_instructions = (loads * l.operands if right > left else 0) + fills + (pieces if end - first > right - left else 0)
             split = tile_instructions * activation_splits(l.c_groups, tile_instructions, p.k_tiles)
             instructions += tile_instructions
             split_instructions += split
@@ -251,16 +252,25 @@ def measure(a: Architecture, l: LoweredLayer, t: Tiling) -> Traffic:  # noqa: E7
     if not weights_outer and p.k_tiles > 1 and p.c_parts == 1:
         activation_instructions = act.split_instructions * scale - act.first_tile_extra
 
-    weight_bytes, weight_instructions, parameter_bytes = 0, 0, 0
+    weight_bytes, weight_instructions, weight_runs, parameter_bytes = 0, 0, 0, 0
+    weight_groups = 1 if l.shared else l.groups
     round_bytes = a.cols * a.lanes * a.weight_bits // 8
     for k_tile in range(p.k_tiles):
         tile_k = min(t.tile_k, channels - k_tile * t.tile_k)
         parameter_bytes += ceil_div(tile_k * PARAMETER_BYTES, a.axi_bytes) * a.axi_bytes
-        if p.c_parts == 1:
+        if l.product:  # a run for each word of channels of each pass, but one if all follow on each other; runs do not cross a beat if they are less
+            tile_passes = tile_k // a.cols
+            if l.c_groups == 1:
+                weight_bytes += beat_bytes(k_tile * t.tile_k // a.cols * round_bytes, tile_passes * round_bytes, a.axi_bytes)
+            else:
+                weight_bytes += tile_passes * l.c_groups * max(round_bytes, a.axi_bytes)
+            weight_runs += 1 if l.c_groups == 1 else tile_passes * l.c_groups
+            weight_instructions += p.subtiles * p.c_parts * l.groups
+        elif p.c_parts == 1:
             words = tile_k // a.cols * steps
             weight_bytes += ceil_div(words * round_bytes, a.axi_bytes) * a.axi_bytes
             spread = p.spatial_tiles if weights_outer else 1
-            weight_instructions += weight_pieces(a, words, spread)[1] * l.groups
+            weight_instructions += weight_pieces(a, words, spread)[1] * weight_groups
             if k_tile == 0:
                 weight_instructions -= weight_pieces(a, words, spread)[1] - 1  # the first tile of the layer is loaded at once
         else:
@@ -269,7 +279,12 @@ def measure(a: Architecture, l: LoweredLayer, t: Tiling) -> Traffic:  # noqa: E7
                 weight_bytes += p.subtiles * ceil_div(words * round_bytes, a.axi_bytes) * a.axi_bytes
             weight_instructions += p.subtiles * p.c_parts * l.groups
     weight_instructions *= weight_repeats
-    parameter_loads = l.groups * p.k_tiles * parameter_repeats
+    weight_runs = weight_runs * l.groups * weight_repeats if l.product else weight_instructions
+    parameter_loads, parameter_words = l.groups * p.k_tiles * parameter_repeats, channels * l.groups * parameter_repeats
+    parameter_bytes *= l.groups * parameter_repeats
+    if l.uniform:
+        parameter_loads, parameter_words = 1, min(t.tile_k, channels)
+        parameter_bytes = ceil_div(parameter_words * PARAMETER_BYTES, a.axi_bytes) * a.axi_bytes
     store_scale = l.groups * l.images
     instructions = 1 + computes + activation_instructions + weight_instructions + parameter_loads + out.instructions * store_scale
 
@@ -284,24 +299,24 @@ def measure(a: Architecture, l: LoweredLayer, t: Tiling) -> Traffic:  # noqa: E7
     return Traffic(
         problem=LEGAL,
         activation_read_bytes=act.bytes * scale,
-        weight_read_bytes=weight_bytes * l.groups * weight_repeats,
-        parameter_read_bytes=parameter_bytes * l.groups * parameter_repeats,
+        weight_read_bytes=weight_bytes * weight_groups * weight_repeats,
+        parameter_read_bytes=parameter_bytes,
         output_write_bytes=out.bytes * store_scale,
         program_read_bytes=instructions * INSTRUCTION_BYTES,
         activation_runs=act.runs * scale,
-        weight_runs=weight_instructions,
+        weight_runs=weight_runs,
         parameter_runs=parameter_loads,
         output_runs=out.runs * store_scale,
         activation_load_words=act.words * scale,
         fill_words=act.fill_words * scale,
-        weight_load_words=passes * a.cols * steps * l.groups * weight_repeats,
-        parameter_load_words=channels * l.groups * parameter_repeats,
+        weight_load_words=passes * a.cols * steps * weight_groups * weight_repeats,
+        parameter_load_words=parameter_words,
         output_store_words=out.words * store_scale,
         instructions=instructions,
         computes=computes,
         output_tiles=l.groups * p.k_tiles * p.spatial_tiles,
         activation_loads=l.groups * p.spatial_tiles * p.c_parts * activation_repeats,
-        weight_loads=l.groups * p.k_tiles * p.subtiles * p.c_parts * weight_repeats,
+        weight_loads=weight_groups * p.k_tiles * p.subtiles * p.c_parts * weight_repeats,
         pixel_steps=passes_all * pixels * steps,
         pixel_drains=passes_all * pixels * (a.cols // a.post_lanes),
         blocks=passes_all * blocks * p.c_parts,

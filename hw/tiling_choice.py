@@ -53,7 +53,7 @@ def candidates(a: Architecture, l: LoweredLayer, out: np.ndarray) -> int:  # noq
                             count += 1
                             found += 1
                     k_blocks = ceil_div(k_blocks, 2) if k_blocks > 1 else 0
-                if found == 0 and tile_h * tile_w <= a.acc_depth:
+                if found == 0 and tile_h * tile_w <= a.acc_depth and not l.shared:
                     c_parts = 2
                     while c_parts < 2 * l.c_groups and found == 0:
                         t = Tiling(order, tile_h, tile_w, block, ceil_div(l.c_groups, c_parts))
@@ -91,7 +91,7 @@ def enumerate_tilings(config: AcceleratorConfig, lowering: Lowering) -> list[Til
     table = np.zeros((MAX_CANDIDATES, len(Tiling._fields)), dtype=np.int64)
     count = candidates(a, numbers, table)
     if count == 0:
-        least = plan(a, numbers, Tiling(WEIGHTS_OUTER, 1, 1, config.channel_block, 1)).problem
+        least = plan(a, numbers, Tiling(WEIGHTS_OUTER, 1, 1, config.channel_block, numbers.c_groups if numbers.shared else 1)).problem
         whole = plan(a, numbers, Tiling(WEIGHTS_OUTER, 1, 1, config.channel_block, numbers.c_groups)).problem
         what = PROBLEMS[least or whole]
         raise ConfigError(f"{what} must be such that the least tile of layer {lowering.shape.name} fits, which it does not ({config.name}); make it larger")

@@ -28,7 +28,8 @@ class Workload:
         """Every layer's output by the golden model, by name."""
         outputs, previous = {}, None
         for layer, compiled in zip(self.layers, self.program.layers, strict=True):
-            previous = run_layer(layer, self.inputs[compiled.name] if compiled.has_own_input else previous)
+            x = self.inputs[compiled.name] if compiled.has_own_input else previous
+            previous = run_layer(layer, x, self.inputs.get(f"{compiled.name}.second"))
             outputs[compiled.name] = previous
         return outputs
 
@@ -54,8 +55,11 @@ def random_workload(
     for compiled in program.layers:
         s = compiled.lowering.shape
         if compiled.has_own_input:
-            size = (batch, s.in_channels) if s.kind == "fc" else (batch, s.in_channels, s.in_h, s.in_w)
+            size = (batch, s.in_channels) if s.kind == "fc" and s.in_h == 1 else (batch, s.in_channels, s.in_h, s.in_w)
             inputs[s.name] = activations(size, bits, rng, kind, zero_points[0])
+        if compiled.has_own_second:
+            sizes = (s.in_h, s.in_w) if s.kind == "add" else (s.out_channels // s.groups, 1)
+            inputs[f"{s.name}.second"] = activations((batch, s.in_channels, *sizes), bits, rng, kind, zero_points[0])
     return Workload(layers=tuple(layers), program=program, inputs=inputs)
 
 
@@ -84,14 +88,3 @@ def run_workload(simulator: Path, workload: Workload, *, where: str = "", **opti
         if not np.array_equal(got, expected):
             raise ToolError(f"outputs of {name} must equal the golden model's, not differ in {np.sum(got != expected)} of {got.size} values ({where})")
     return result
-
-
-def window(shape: LayerShape, *, out_rows: int, out_channels: int) -> LayerShape:
-    """The first output rows and channels of a layer, with all inputs that they need; of a grouped layer, the first group."""
-    rows, channels = min(shape.out_h, out_rows), min(shape.out_channels // shape.groups, out_channels)
-    needed = (rows - 1) * shape.stride_h + shape.dilation * (shape.kernel_h - 1) + 1 - shape.pad_top
-    changes = {
-        "in_channels": shape.in_channels // shape.groups, "out_channels": channels, "groups": 1,
-        "in_h": min(shape.in_h, needed), "pad_bottom": max(0, needed - shape.in_h),
-    }  # fmt: skip
-    return shape.model_copy(update=changes)

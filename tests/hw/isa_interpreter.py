@@ -216,8 +216,13 @@ class Machine:
         for p in range(f["passes"]):
             words = (f["weight_base"] + p * steps + np.arange(steps)) % config.weight_words
             self.guard_weight.on_read(words, clock)
-            weights = self.weight[:, words].reshape(cols, steps * lanes)
-            sums = np.stack([self.act[row][where].reshape(pixels, steps * lanes) @ weights.T for row in rows])
+            weights = self.weight[:, words]  # [col][step][lane]
+            if s["maximum"]:
+                need(not f["accumulate"] and (np.abs(weights).sum(axis=2) <= 1).all() and weights.min() >= 0, "a maximum needs single weights of 1")
+                sums = np.stack([np.einsum("psl,csl->cps", self.act[row][where], weights).max(axis=2).T for row in rows])
+            else:
+                flat = weights.reshape(cols, steps * lanes)
+                sums = np.stack([self.act[row][where].reshape(pixels, steps * lanes) @ flat.T for row in rows])
             if f["accumulate"]:
                 need(self.accumulators is not None and self.accumulators.shape == sums.shape, "nothing to accumulate to")
                 sums = sums + self.accumulators

@@ -64,13 +64,51 @@ def layers(draw, name: str = "drawn", max_size: int = 12, max_channels: int = 40
 
 
 @st.composite
+def operators(draw, name: str = "drawn", max_size: int = 12, max_channels: int = 40) -> LayerShape:
+    """Any kind of layer; convolutions and fully connected layers as `layers` has them, and depthwise ones, and sequences of vectors."""
+    kind = draw(st.sampled_from(["layers", "layers", "depthwise", "sequence", "max_pool", "average_pool", "add", "matmul", "transpose"]))
+    if kind == "layers":
+        return draw(layers(name=name, max_size=max_size, max_channels=max_channels))
+    channels, in_h = draw(st.integers(1, max_channels)), draw(st.integers(1, max_size))
+    if kind == "sequence":
+        return LayerShape(name=name, kind="fc", in_channels=channels, out_channels=draw(st.integers(1, max_channels)), in_h=in_h)
+    if kind == "add":
+        return LayerShape(name=name, kind="add", in_channels=channels, in_h=in_h, in_w=draw(st.integers(1, max_size)), relu=draw(st.booleans()))
+    if kind in ("matmul", "transpose"):
+        heads, depth = draw(st.integers(1, 3)), draw(st.integers(1, max_channels))
+        outputs = {"out_channels": heads * draw(st.integers(1, max_size))} if kind == "matmul" else {}
+        return LayerShape(name=name, kind=kind, in_channels=heads * depth, in_h=in_h, groups=heads, **outputs)
+    window = draw(layers(name=name, max_size=max_size).filter(lambda shape: shape.kind == "conv"))
+    sizes = {key: getattr(window, key) for key in type(window).model_fields if key not in ("kind", "in_channels", "out_channels", "groups")}
+    if kind == "max_pool":  # every window has a pixel of the image in it
+        assume(all(sizes[f"pad_{side}"] < sizes["kernel_h"] * sizes["dilation"] for side in ("top", "bottom")))
+        assume(max(sizes["pad_top"], sizes["pad_bottom"]) < sizes["kernel_h"] and max(sizes["pad_left"], sizes["pad_right"]) < sizes["kernel_w"])
+        assume(sizes["dilation"] == 1)
+    if kind != "depthwise":
+        return LayerShape(kind=kind, in_channels=channels, **sizes)
+    return LayerShape(kind="conv", in_channels=channels, out_channels=channels * draw(st.sampled_from([1, 1, 2, 3])), groups=channels, **sizes)
+
+
+@st.composite
+def operators_on_configurations(draw, max_bank_words: int = 256, **sizes) -> tuple[AcceleratorConfig, LayerShape]:
+    """A configuration and a layer; for products of activations, with weights as wide as activations."""
+    config, shape = draw(configurations(max_bank_words=max_bank_words)), draw(operators(**sizes))
+    if shape.kind in ("matmul", "transpose"):
+        bits = config.precision.activation_bits
+        size = config.weight_words * config.array.lanes * bits // 8
+        buffers, precision = config.buffers.model_copy(update={"weight_bank_bytes": size}), config.precision.model_copy(update={"weight_bits": bits})
+        config = config.model_copy(update={"buffers": buffers, "precision": precision})
+    return config, shape
+
+
+@st.composite
 def tilings(draw, config: AcceleratorConfig, numbers, legal: bool = True) -> Tiling:
     """Any tiling within the layer's bounds; with `legal`, one that fits the banks (or the example is given up)."""
     block = config.channel_block
     blocks = -(-numbers.k_per_group // block)
     a = architecture(config)
     for _ in range(20 if legal else 1):
-        split = numbers.c_groups > 1 and draw(st.integers(0, 3)) == 0
+        split = numbers.c_groups > 1 and not numbers.shared and draw(st.integers(0, 3)) == 0
         tile_h = draw(st.integers(1, min(numbers.out_h, config.array.acc_depth if split else 64)))
         t = Tiling(
             order=draw(st.integers(0, 1)),

@@ -97,6 +97,13 @@ SMALL_LAYERS = {
     "first layer, folded": [conv(3, 8, 11, 11, kernel=5, stride=2)],
     "pointwise": [conv(16, 6, 7, 5, kernel=1, pad=(0, 0, 0, 0))],
     "fully connected": [fc(70, 37)],
+    "depthwise": [conv(10, 10, 7, 9, groups=10, stride=2)],
+    "average pooling": [LayerShape(name="pool", kind="average_pool", in_channels=6, in_h=9, in_w=8, kernel_h=3, kernel_w=2, stride_h=2, stride_w=2, pad_top=1)],
+    "global pooling": [LayerShape(name="pool", kind="average_pool", in_channels=9, in_h=5, in_w=6, kernel_h=5, kernel_w=6)],
+    "add": [LayerShape(name="add", kind="add", in_channels=10, in_h=7, in_w=5, relu=True)],
+    "matmul": [LayerShape(name="matmul", kind="matmul", in_channels=2 * 12, out_channels=2 * 9, in_h=7, groups=2)],
+    "transpose": [LayerShape(name="transpose", kind="transpose", in_channels=2 * 8, in_h=7, groups=2)],
+    "sequence": [LayerShape(name="fc", kind="fc", in_channels=18, out_channels=10, in_h=5)],
     "three layers": [conv(4, 8, 8, 8, name="a", relu=True), conv(8, 12, 8, 8, name="b", stride=2), conv(12, 4, 4, 4, name="c", kernel=1, pad=(0, 0, 0, 0))],
 }
 

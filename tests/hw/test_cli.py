@@ -8,7 +8,6 @@ from click.testing import CliRunner
 from hw.cli import rtl, simulate
 from hw.errors import ConfigError
 from hw.layers import load_network
-from hw.sim.network import window
 
 
 def run(command, *arguments: str) -> str:
@@ -62,9 +61,9 @@ def test_simulate_refuses_what_is_not_there(arguments, rule):
 
 def test_a_window_needs_no_more_input_than_its_rows():
     layers = {layer.name: layer for layer in load_network("alexnet").layers}
-    conv1 = window(layers["conv1"], out_rows=3, out_channels=8)
+    conv1 = layers["conv1"].window(out_rows=3, out_channels=8)
     assert (conv1.out_h, conv1.out_w, conv1.out_channels, conv1.in_h, conv1.pad_bottom) == (3, 55, 8, 2 * 4 + 11, 0)
-    conv2 = window(layers["conv2"], out_rows=26, out_channels=500)
-    assert (conv2.out_h, conv2.out_channels, conv2.in_channels, conv2.groups, conv2.in_h, conv2.pad_bottom) == (26, 128, 48, 1, 27, 1)
-    whole = window(layers["conv3"], out_rows=99, out_channels=999)
+    conv2 = layers["conv2"].window(out_rows=26, out_channels=500)
+    assert (conv2.out_h, conv2.out_channels, conv2.in_channels, conv2.groups, conv2.in_h, conv2.pad_bottom) == (26, 256, 96, 2, 27, 1)
+    whole = layers["conv3"].window(out_rows=99, out_channels=999)
     assert whole == layers["conv3"]

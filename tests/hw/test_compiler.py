@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from isa_interpreter import Fault, Machine, run_program
-from strategies import configurations, layers, tilings
+from strategies import configurations, layers, operators_on_configurations, tilings
 
 from hw.compiler import compile_layer, compile_network
 from hw.config import load_design
@@ -33,8 +33,14 @@ def quantized(shape, config, rng, kind="typical", zero_points=(0, 0)):
 
 
 def draw_input(shape, config, batch, rng, kind="typical", zero_point=0):
-    size = (batch, shape.in_channels) if shape.kind == "fc" else (batch, shape.in_channels, shape.in_h, shape.in_w)
+    size = (batch, shape.in_channels) if shape.kind == "fc" and shape.in_h == 1 else (batch, shape.in_channels, shape.in_h, shape.in_w)
     return activations(size, config.precision.activation_bits, rng, kind, zero_point)
+
+
+def draw_second(shape, config, batch, rng, zero_point=0):
+    """The second operand of a layer that has one."""
+    sizes = {"add": (shape.in_h, shape.in_w), "matmul": (shape.out_channels // shape.groups, 1)}.get(shape.kind)
+    return sizes and activations((batch, shape.in_channels, *sizes), config.precision.activation_bits, rng, "uniform", zero_point)
 
 
 def check_traffic(program, events):
@@ -47,25 +53,26 @@ def check_traffic(program, events):
     assert total.program_read_bytes + 32 == program.program_bytes
 
 
-@settings(max_examples=120, **PROPERTY)
+@settings(max_examples=200, **PROPERTY)
 @given(data=st.data())
 def test_a_layer_computes_and_moves_what_is_predicted(data):
-    config, shape = data.draw(configurations(max_bank_words=256)), data.draw(layers())
+    config, shape = data.draw(operators_on_configurations())
     batch, seed = data.draw(st.integers(1, 3)), data.draw(st.integers(0, 2**16))
-    tiling = data.draw(tilings(config, lower(config, shape, batch=batch).numbers))
     kind, (low, high) = data.draw(st.sampled_from(DATA_KINDS)), value_range(config.precision.activation_bits)
     zero_points = (data.draw(st.integers(low, high)), data.draw(st.integers(low, high)))
     rng = np.random.default_rng(seed)
     layer = quantized(shape, config, rng, kind, zero_points)
-    x = draw_input(shape, config, batch, rng, kind, zero_points[0])
+    tiling = data.draw(tilings(config, lower(config, shape, batch=batch, add_steps=layer.weights.shape[-1] or 1).numbers))
+    x, second = draw_input(shape, config, batch, rng, kind, zero_points[0]), draw_second(shape, config, batch, rng, zero_points[0])
     try:
         program = compile_layer(config, layer, batch=batch, tiling=tiling, fold_first=False)
     except ConfigError as error:  # 16-bit data with a large zero point
         assume("bias must fit" not in str(error))
         raise
-    memory, events = run_program(program, {shape.name: x}, seed)
+    inputs = {shape.name: x} if second is None else {shape.name: x, f"{shape.name}.second": second}
+    memory, events = run_program(program, inputs, seed)
 
-    np.testing.assert_array_equal(program.output(memory), run_layer(layer, x))
+    np.testing.assert_array_equal(program.output(memory), run_layer(layer, x, second))
     check_traffic(program, events)
 
 

@@ -1,41 +1,53 @@
 """The golden model against plain loops and exact fractions."""
 
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from strategies import layers
+from strategies import operators
 
 from hw.errors import ConfigError
 from hw.golden import DATA_KINDS, QuantizedLayer, activations, quantize_scale, random_layer, requantize, run_layer, value_range, weights
 from hw.layers import LayerShape
 
 
-def by_loops(layer, x):
+def by_loops(layer, x, other):
     """The definition, one output at a time, in Python's integers and fractions."""
-    s = layer.shape
+    s, zero = layer.shape, layer.input_zero_point
     x = x.reshape(len(x), s.in_channels, s.in_h, s.in_w)
     y = np.zeros((len(x), s.out_channels, s.out_h, s.out_w), dtype=np.int64)
-    per_group = s.in_channels // s.groups
+    inputs, outputs = s.in_channels // s.groups, s.out_channels // s.groups
     for n, k, i, j in np.ndindex(*y.shape):
-        group = k // (s.out_channels // s.groups)
-        total = int(layer.bias[k])
-        for c in range(per_group):
-            for r in range(s.kernel_h):
-                for q in range(s.kernel_w):
-                    row, column = i * s.stride_h + r * s.dilation - s.pad_top, j * s.stride_w + q * s.dilation - s.pad_left
-                    if 0 <= row < s.in_h and 0 <= column < s.in_w:
-                        total += (int(x[n, group * per_group + c, row, column]) - layer.input_zero_point) * int(layer.weights[k, c, r, q])
+        group = k // outputs
+        window = {}  # (channel of the group, kernel row, kernel column) -> input, where it is in the image
+        for c, r, q in np.ndindex(inputs, s.kernel_h, s.kernel_w):
+            row, column = i * s.stride_h + r * s.dilation - s.pad_top, j * s.stride_w + q * s.dilation - s.pad_left
+            if 0 <= row < s.in_h and 0 <= column < s.in_w and s.kind != "transpose":
+                window[c, r, q] = int(x[n, group * inputs + c, row, column]) - zero
+        if s.kind in ("conv", "fc"):
+            total = int(layer.bias[k]) + sum(value * int(layer.weights[k, *tap]) for tap, value in window.items())
+        elif s.kind == "average_pool":
+            total = sum(window.values())
+        elif s.kind == "max_pool":
+            total = max(window.values())
+        elif s.kind == "add":
+            a, b = window[0, 0, 0], int(other[n, k, i, j]) - layer.second_zero_point
+            total = a * int(sum(map(int, layer.weights[0]))) + b * int(sum(map(int, layer.weights[1])))
+        elif s.kind == "transpose":
+            total = int(x[n, group * inputs + i, k % outputs, 0])
+        else:
+            total = sum(value * (int(other[n, group * inputs + c, k % outputs, 0]) - layer.second_zero_point) for (c, _, _), value in window.items())
         value = round(Fraction(total * int(layer.multiplier[k]), 2 ** int(layer.shift[k]))) + layer.output_zero_point
         y[n, k, i, j] = min(max(value, layer.clip_low), layer.clip_high)
     return y
 
 
-@settings(max_examples=60, derandomize=True, deadline=None, database=None)
+@settings(max_examples=100, derandomize=True, deadline=None, database=None)
 @given(
-    shape=layers(max_size=6, max_channels=8),
+    shape=operators(max_size=6, max_channels=8),
     bits=st.sampled_from([(4, 4), (8, 8), (16, 16), (8, 4)]),
     seed=st.integers(0, 2**16),
     kind=st.sampled_from(DATA_KINDS),
@@ -45,9 +57,13 @@ def test_the_model_is_the_plain_loops(shape, bits, seed, kind):
     low, high = value_range(bits[0])
     zero_points = int(rng.integers(low, high + 1)), int(rng.integers(low, high + 1))
     layer = random_layer(shape, rng, *bits, kind, zero_points)
-    size = (2, shape.in_channels) if shape.kind == "fc" else (2, shape.in_channels, shape.in_h, shape.in_w)
-    x = activations(size, bits[0], rng, kind, zero_points[0])
-    np.testing.assert_array_equal(run_layer(layer, x).ravel(), by_loops(layer, x).ravel())
+    size = (2, shape.in_channels) if shape.kind == "fc" and shape.in_h == 1 else (2, shape.in_channels, shape.in_h, shape.in_w)
+    x, other = activations(size, bits[0], rng, kind, zero_points[0]), None
+    if shape.kind in ("add", "matmul"):
+        layer = replace(layer, input_zero_point=zero_points[0], second_zero_point=zero_points[1])
+        sizes = (shape.in_h, shape.in_w) if shape.kind == "add" else (shape.out_channels // shape.groups, 1)
+        other = activations((2, shape.in_channels, *sizes), bits[0], rng, "uniform")
+    np.testing.assert_array_equal(run_layer(layer, x, other).ravel(), by_loops(layer, x, other).ravel())
 
 
 def test_ties_go_to_the_even_neighbour():

@@ -5,7 +5,7 @@ import pytest
 
 from hw.config import load_design
 from hw.errors import ConfigError
-from hw.tensors import MemoryMap, image_layout, pack_words, unpack_words, vector_layout, vector_plane_bytes
+from hw.tensors import MemoryMap, pack_words, tensor_layout, unpack_words, vector_plane_bytes
 
 
 @pytest.mark.parametrize("bits", [4, 8, 16])
@@ -20,7 +20,7 @@ def test_words_hold_the_first_value_in_the_lowest_bits(bits):
 
 def test_a_feature_map_is_groups_of_channels_in_aligned_rows():
     """Medium has 8 lanes of 8 bits: 11 channels are two groups; a row of 5 pixels takes 40 bytes, from each multiple of 32 on."""
-    layout = image_layout(load_design("medium"), 2, 11, 3, 5)
+    layout = tensor_layout(load_design("medium"), 2, 11, 3, 5)
     assert (layout.row_pitch_bytes, layout.plane_pitch_bytes, layout.image_pitch_bytes, layout.size_bytes) == (64, 3 * 64, 6 * 64, 12 * 64)
     x = np.random.default_rng(0).integers(-128, 128, (2, 11, 3, 5))
     memory = layout.pack(x)
@@ -31,7 +31,7 @@ def test_a_feature_map_is_groups_of_channels_in_aligned_rows():
 
 
 def test_vectors_are_packed_without_gaps():
-    layout = vector_layout(load_design("medium"), 1, 20)
+    layout = tensor_layout(load_design("medium"), 1, 20)
     x = np.arange(20).reshape(1, 20, 1, 1)
     assert layout.pack(x).tolist() == list(range(20)) + [0] * 12
     np.testing.assert_array_equal(layout.unpack(layout.pack(x)), x)
@@ -46,10 +46,10 @@ def test_groups_of_a_batch_of_vectors_start_so_that_they_cross_no_beat():
 
 
 def test_what_does_not_fit_a_layout_is_refused():
-    layout = vector_layout(load_design("medium"), 2, 20)
+    layout = tensor_layout(load_design("medium"), 2, 20)
     with pytest.raises(ConfigError, match="activations must be -128 to 127, not 0 to 128"):
-        layout.pack(np.where(np.arange(40) == 7, 128, 0).reshape(1, 20, 2, 1))
-    with pytest.raises(ConfigError, match=r"tensor must be of shape \(1, 20, 2, 1\), not \(1, 20, 1, 1\)"):
+        layout.pack(np.where(np.arange(40) == 7, 128, 0).reshape(2, 20, 1, 1))
+    with pytest.raises(ConfigError, match=r"tensor must be of shape \(2, 20, 1, 1\), not \(1, 20, 1, 1\)"):
         layout.pack(np.zeros((1, 20, 1, 1)))
     with pytest.raises(ConfigError, match=f"tensor must have {layout.size_bytes} bytes, not 3"):
         layout.unpack(np.zeros(3, dtype=np.uint8))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from strategies import configurations, layers, tilings
+from strategies import operators_on_configurations, tilings
 
 from hw.config import load_design
 from hw.errors import ConfigError
@@ -30,21 +30,23 @@ def fits(config, n, t):
     passes = range(0, t.tile_k, array.cols)
     weight = n.kernel_h * n.kernel_w * t.tile_c * (1 if split else len(passes))
     output = t.tile_k // array.lanes * t.tile_h * t.tile_w
+    if split and n.shared:
+        return False
     if split and (t.tile_k != config.channel_block or t.tile_h * t.tile_w > array.acc_depth):
         return False
 
-    def bank_holds(words, size, things, parts_of_one):
+    def bank_holds(words, size, things, parts_of_one, groups=n.groups):
         """All of a channel group's; or two tiles, or, if tiles come in parts, two parts. A single thing is not loaded while it is in use."""
-        if n.groups * things == 1:
+        if groups * things == 1:
             return size <= words
         return any(count * size <= words for count in (max(2, things), 2 * parts_of_one, 2 if parts_of_one > 1 else 2 * parts_of_one))
 
-    channels = n.groups * -(-n.k_per_group // config.channel_block) * config.channel_block
+    channels = t.tile_k if n.uniform else n.groups * -(-n.k_per_group // config.channel_block) * config.channel_block
     outputs = n.groups * len(k_tiles) * len(spatial)
     weight_parts = len(parts) * (len(passes) if split else 1)
     return (
         bank_holds(config.activation_words, activation, len(spatial) * len(parts), len(parts))
-        and bank_holds(config.weight_words, weight, len(k_tiles) * weight_parts, weight_parts)
+        and bank_holds(config.weight_words, weight, len(k_tiles) * weight_parts, weight_parts, 1 if n.shared else n.groups)
         and min(2, outputs) * output <= config.output_words
         and (channels <= config.buffers.parameter_words or 2 * t.tile_k <= config.buffers.parameter_words)
     )
@@ -53,8 +55,8 @@ def fits(config, n, t):
 @settings(max_examples=400, **PROPERTY)
 @given(data=st.data())
 def test_a_tiling_is_legal_where_its_tiles_fit(data):
-    config = data.draw(configurations(max_bank_words=256))
-    numbers = lower(config, data.draw(layers()), batch=data.draw(st.integers(1, 3))).numbers
+    config, shape = data.draw(operators_on_configurations())
+    numbers = lower(config, shape, batch=data.draw(st.integers(1, 3))).numbers
     t = data.draw(tilings(config, numbers, legal=False))
     assert (plan(architecture(config), numbers, t).problem == 0) == fits(config, numbers, t)
 
@@ -62,8 +64,8 @@ def test_a_tiling_is_legal_where_its_tiles_fit(data):
 @settings(max_examples=60, **PROPERTY)
 @given(data=st.data())
 def test_enumerated_tilings_are_legal_and_one_is_found_if_any_is(data):
-    config = data.draw(configurations(max_bank_words=128))
-    lowering = lower(config, data.draw(layers()), batch=data.draw(st.integers(1, 2)))
+    config, shape = data.draw(operators_on_configurations(max_bank_words=128))
+    lowering = lower(config, shape, batch=data.draw(st.integers(1, 2)))
     n = lowering.numbers
     try:
         found = enumerate_tilings(config, lowering)
@@ -71,7 +73,8 @@ def test_enumerated_tilings_are_legal_and_one_is_found_if_any_is(data):
         found = []
     assert all(fits(config, n, t) for t in found)
     if not found:  # the least tile is a pixel, a block of channels, any part of the input channels
-        assert not any(fits(config, n, Tiling(order, 1, 1, config.channel_block, c)) for order in (0, 1) for c in range(1, n.c_groups + 1))
+        least = [Tiling(order, 1, 1, config.channel_block, c) for order in (0, 1) for c in range(1, n.c_groups + 1)]
+        assert not any(fits(config, n, t) for t in least)
 
 
 def test_traffic_of_a_small_layer_by_hand():
