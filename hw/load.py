@@ -12,7 +12,7 @@ from hw.decode import INSTRUCTION_BITS, fields
 from hw.isa import Opcode, Target
 from hw.memory_side import run_beats_bits, run_ports
 from hw.queue import Queue
-from hw.runs import Runs, beat_of_byte, beats_of_run
+from hw.runs import Runs, beat_of_byte, beats_of_run, rounded_up
 from hw.shared import Shared, output_register, register
 
 QUEUED_INSTRUCTIONS = 2
@@ -154,7 +154,7 @@ class Load(Shared):
                 m.d.sync += active.eq(0)
             with m.Elif(~begun):
                 scale = self._by_target(held.target, lambda shape: C((shape.item_bytes * shape.items_a_run_word).bit_length() - 1, 4))
-                m.d.sync += [*runs.start(), run_bytes.eq(held.run_words << scale), begun.eq(1)]
+                m.d.sync += [*runs.start(), run_bytes.eq(rounded_up(self.config, held.run_words << scale)), begun.eq(1)]
             with m.Elif(free):
                 byte = runs.current["byte"]
                 m.d.sync += [

@@ -8,6 +8,7 @@ from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib.wiring import In, Out
 
 from hw.config import AcceleratorConfig
+from hw.isa import INSTRUCTION_BYTES
 from hw.queue import Queue
 from hw.shared import Shared, output_register, register
 
@@ -15,6 +16,8 @@ ADDRESS_BITS = 40
 ID_BITS = 4
 PAGE_BYTES = 4096
 """AXI4: no burst crosses a multiple of this."""
+FETCH_GROUP = 4
+"""Instructions that are asked for in one run."""
 PROGRAM_ID, DATA_ID = 1, 0
 """ARID of program reads and of data reads."""
 OPEN_WRITE_BURSTS = 8
@@ -37,12 +40,17 @@ def run_beats_bits(config: AcceleratorConfig) -> int:
     return (0xFFFF * bytes_a_run_word // config.axi_bytes + 2).bit_length()
 
 
-def run_ports(config: AcceleratorConfig, name: str, flow) -> dict:
-    """Ports of a stream of runs that leaves (Out) or enters (In) a block."""
+def program_beats_bits(config: AcceleratorConfig) -> int:
+    """Bits of the number of beats of a run of `FETCH_GROUP` instructions."""
+    return (FETCH_GROUP * INSTRUCTION_BYTES // config.axi_bytes).bit_length()
+
+
+def run_ports(config: AcceleratorConfig, name: str, flow, beats_bits: int | None = None) -> dict:
+    """Ports of a stream of runs that leaves (Out) or enters (In) a block; `beats_bits` if they are short."""
     back = In if flow == Out else Out
     return {
         f"{name}_address": flow(beat_address_bits(config)),
-        f"{name}_beats": flow(run_beats_bits(config)),
+        f"{name}_beats": flow(beats_bits or run_beats_bits(config)),
         f"{name}_valid": flow(1),
         f"{name}_ready": back(1),
     }
@@ -90,7 +98,7 @@ class MemoryRead(Shared):
         self.config = config
         data_bits = config.memory.axi_data_bits
         ports = (
-            run_ports(config, "program", In)
+            run_ports(config, "program", In, program_beats_bits(config))
             | run_ports(config, "data", In)
             | {
                 "beat_data": Out(data_bits), "beat_error": Out(1), "beat_program": Out(1), "beat_valid": Out(1), "beat_ready": In(1),

@@ -17,6 +17,10 @@ def configuration_words(config: AcceleratorConfig) -> list[int]:
     return [next(getattr(source, name) for source in sources if hasattr(source, name)) for name in CONFIGURATION]
 
 
+CLOCKS_BITS = 47
+"""A counter runs over after 2^47 clocks at the earliest (39 hours at 1 GHz); the bits that this leaves out read as 0."""
+
+
 class RegisterFile(Shared):
     """Answers one register access at a time, 2 cycles after it came; an address outside the map, or a write to a read-only register, with an error.
 
@@ -118,7 +122,8 @@ class RegisterFile(Shared):
         """The halves of the event counters, low first: a register for the increment, then the low half, then its carry into the high half."""
         halves = []
         for name, bits in self.event_bits_in_order():
-            increment, low, high = register(bits, f"{name}_increment"), register(32, f"{name}_low"), register(32, f"{name}_high")
+            increment, low = register(bits, f"{name}_increment"), register(32, f"{name}_low")
+            high = register(min(32, CLOCKS_BITS + bits - 32), f"{name}_high")
             any_increment, carry = Signal(name=f"{name}_any"), Signal(name=f"{name}_carry")
             event = getattr(self, f"ev_{name}")
             total = low + increment

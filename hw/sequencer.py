@@ -9,7 +9,7 @@ from amaranth.lib.wiring import In, Out
 from hw.config import AcceleratorConfig
 from hw.decode import INSTRUCTION_BITS, fields
 from hw.isa import FIELDS, INSTRUCTION_BYTES, TOKEN_LIMIT, Engine, Opcode, Target
-from hw.memory_side import ADDRESS_BITS, run_beats_bits, run_ports
+from hw.memory_side import ADDRESS_BITS, FETCH_GROUP, program_beats_bits, run_ports
 from hw.registers import Cause
 from hw.runs import beat_of_byte
 from hw.shared import Shared, output_register, register
@@ -17,8 +17,6 @@ from hw.sram import Sram
 
 WINDOW = 32
 """Instructions in the program buffer: how far the engines can be apart in the program."""
-FETCH_GROUP = 4
-"""Instructions asked for in one run."""
 IN_FLIGHT = 4
 """Instructions that one engine has been given and that are not complete with their tokens signalled."""
 
@@ -152,7 +150,7 @@ class Sequencer(Shared):
 
     def __init__(self, config: AcceleratorConfig):
         self.config = config
-        ports = run_ports(config, "run", Out) | {
+        ports = run_ports(config, "run", Out, program_beats_bits(config)) | {
             "start": In(1), "soft_reset": In(1), "program_address": In(ADDRESS_BITS), "program_bytes": In(32),
             "running": Out(1), "busy": Out(1), "finished": Out(1), "failed": Out(1), "cause": Out(8), "error_address": Out(32),
             "beat_data": In(config.memory.axi_data_bits), "beat_error": In(1), "beat_program": In(1), "beat_valid": In(1), "beat_ready": Out(1),
@@ -165,7 +163,7 @@ class Sequencer(Shared):
             ports |= {f"{name}_valid": Out(1), f"{name}_ready": In(1), f"{name}_done": In(1)}
             if engine != Engine.COMPUTE:
                 ports |= {f"{name}_drained": In(1), f"{name}_misaligned": In(1), f"{name}_failed": In(1)}
-        super().__init__(ports, r=config.array.rows, d=config.memory.axi_data_bits, n=run_beats_bits(config))
+        super().__init__(ports, r=config.array.rows, d=config.memory.axi_data_bits)
 
     def _port(self, engine: Engine, name: str) -> Signal:
         return getattr(self, f"{engine.name.lower()}_{name}")

@@ -9,7 +9,7 @@ from hw.decode import INSTRUCTION_BITS, fields
 from hw.isa import Opcode
 from hw.memory_side import run_beats_bits, run_ports
 from hw.queue import Queue
-from hw.runs import Runs, beat_of_byte, beats_of_run
+from hw.runs import Runs, beat_of_byte, beats_of_run, rounded_up
 from hw.shared import Shared, output_register, register
 
 OPEN_INSTRUCTIONS = 4
@@ -79,6 +79,7 @@ class Store(Shared):
             ("word", held.output_address[: len(self.out_read_addr)], held.bank_stride1, held.bank_stride2),
         ])  # fmt: skip
         begun, first = Signal(), Signal()
+        run_bytes = register(run_beats_bits(config) + (config.axi_bytes - 1).bit_length(), "run_bytes")
         address, words_left = register(len(self.out_read_addr), "word_address"), register(16, "words_left")
         byte = runs.current["byte"]
         run_address, run_beats = output_register(m, self.run_address), output_register(m, self.run_beats)
@@ -107,12 +108,15 @@ class Store(Shared):
         with m.If(self.run_ready):
             m.d.sync += self.run_valid.eq(0)
         with m.If(active & ~begun):
-            m.d.sync += [*runs.start(), address.eq(held.output_address), words_left.eq(held.run_words), begun.eq(1), first.eq(1)]
+            m.d.sync += [
+                *runs.start(), address.eq(held.output_address), words_left.eq(held.run_words), begun.eq(1), first.eq(1),
+                run_bytes.eq(rounded_up(config, held.run_words << (word_bytes.bit_length() - 1))),
+            ]  # fmt: skip
         with m.If(reading):
             with m.If(first):
                 m.d.sync += [
                     run_address.eq(beat_of_byte(config, byte)),
-                    run_beats.eq(beats_of_run(config, byte, held.run_words << (word_bytes.bit_length() - 1))),
+                    run_beats.eq(beats_of_run(config, byte, run_bytes)),
                     self.run_valid.eq(1),
                     announced.eq(announced + 1),
                 ]

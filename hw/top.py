@@ -16,8 +16,8 @@ from hw.registers import EVENTS
 from hw.sequencer import Sequencer
 from hw.store import Store
 
-RUN_FIFO, BEAT_FIFO, REGISTER_FIFO = 8, 16, 4
-"""Words of the two-clock FIFOs; the one for read data is as deep as the configuration says."""
+STREAM_FIFO, FIFO = 8, 4
+"""Words of the two-clock FIFOs: 8 pass a word a clock. The one for read data is as deep as the configuration says."""
 
 
 def ports(config: AcceleratorConfig) -> dict:
@@ -86,13 +86,13 @@ class Accelerator(wiring.Component):
         run, read_beat, write_beat = ("address", "beats"), ("data", "error", "program"), ("data", "strobe")
         to_memory, to_core = DomainRenamer({"write": "core", "read": "mem"}), DomainRenamer({"write": "mem", "read": "core"})
         cross = partial(_cross, m)
-        cross("program_runs", to_memory, RUN_FIFO, _stream(sequencer, "run", run), _stream(memory_read, "program", run))
-        cross("load_runs", to_memory, RUN_FIFO, _stream(load, "run", run), _stream(memory_read, "data", run))
-        cross("store_runs", to_memory, RUN_FIFO, _stream(store, "run", run), _stream(memory_write, "run", run))
-        cross("store_beats", to_memory, BEAT_FIFO, _stream(store, "beat", write_beat), _stream(memory_write, "beat", write_beat))
-        cross("store_answers", to_core, RUN_FIFO, _stream(memory_write, "answer", ("error",)), _stream(store, "answer", ("error",)))
-        cross("register_accesses", to_core, REGISTER_FIFO, _stream(axi_lite, "access", ("",)), _stream(registers, "access", ("",)))
-        cross("register_answers", to_memory, REGISTER_FIFO, _stream(registers, "answer", ("",)), _stream(axi_lite, "answer", ("",)))
+        cross("program_runs", to_memory, FIFO, _stream(sequencer, "run", run), _stream(memory_read, "program", run))
+        cross("load_runs", to_memory, STREAM_FIFO, _stream(load, "run", run), _stream(memory_read, "data", run))
+        cross("store_runs", to_memory, FIFO, _stream(store, "run", run), _stream(memory_write, "run", run))
+        cross("store_beats", to_memory, STREAM_FIFO, _stream(store, "beat", write_beat), _stream(memory_write, "beat", write_beat))
+        cross("store_answers", to_core, FIFO, _stream(memory_write, "answer", ("error",)), _stream(store, "answer", ("error",)))
+        cross("register_accesses", to_core, FIFO, _stream(axi_lite, "access", ("",)), _stream(registers, "access", ("",)))
+        cross("register_answers", to_memory, FIFO, _stream(registers, "answer", ("",)), _stream(axi_lite, "answer", ("",)))
         # Read beats come to the load engine and to the sequencer; each takes its own.
         beat = Signal(config.memory.axi_data_bits + 2)
         beat_valid, beat_ready = Signal(), Signal()

@@ -5,7 +5,8 @@ import random
 import pytest
 from block_bench import simulate, sink, source, until, variant
 
-from hw.memory_side import AxiLite, BurstSplitter, MemoryRead, MemoryWrite
+from hw.isa import INSTRUCTION_BYTES
+from hw.memory_side import FETCH_GROUP, AxiLite, BurstSplitter, MemoryRead, MemoryWrite
 
 SHAPES = [(32, 16), (64, 16), (128, 1), (256, 256)]
 
@@ -61,7 +62,8 @@ def test_reads(data_bits, most_beats, stall):
     block = MemoryRead(config(data_bits, most_beats))
     draw, beat_bytes = random.Random(6), data_bits // 8
     in_page = 4096 // beat_bytes
-    runs = {"program": random_runs(draw, in_page, 8), "data": random_runs(draw, in_page, 12)}
+    most_program = FETCH_GROUP * INSTRUCTION_BYTES // beat_bytes
+    runs = {"program": [(first, min(beats, most_program)) for first, beats in random_runs(draw, in_page, 8)], "data": random_runs(draw, in_page, 12)}
     bursts, beats, replies = [], [], []
     identifiers = {1: "program", 0: "data"}
 
@@ -160,7 +162,6 @@ def test_a_beat_a_clock_in_both_directions():
 
     async def read_main(ctx):
         assert await until(ctx, lambda: len(beats) == 256) <= 256 + 6
-
 
     bursts: list = []
 
