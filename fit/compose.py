@@ -16,11 +16,11 @@ from flow.table import PARAMETERS, parameters_of
 from hw.config import PARAMETER_BYTES, AcceleratorConfig
 from hw.errors import ModelError
 from hw.isa import INSTRUCTION_BYTES
-from hw.memory_side import ACCESS_BITS, ADDRESS_BITS, ANSWER_BITS
+from hw.memory_side import ACCESS_BITS, ADDRESS_BITS, ANSWER_BITS, FETCH_GROUP
 from hw.post import PARAMETER_BITS
 from hw.sequencer import WINDOW
 from hw.tiling import Traffic
-from hw.top import BEAT_FIFO, REGISTER_FIFO, RUN_FIFO
+from hw.top import FIFO, STREAM_FIFO
 
 
 def design_parameters(*configs: AcceleratorConfig) -> dict[str, NDArray]:
@@ -100,15 +100,17 @@ def uses(p: Parameters) -> Iterator[Use]:
         yield use("sram", count, {"read": reads, "write": writes}, f"sram_{role}", words=words, bits=bits)
 
     axi_bytes = p["axi_data_bits"] / 8
-    run_bits = ADDRESS_BITS - np.log2(axi_bytes) + _bit_length(np.floor(_RUN_WORDS * _longest_word_bytes(p) / axi_bytes) + 2)
+    address_bits = ADDRESS_BITS - np.log2(axi_bytes)
+    run_bits = address_bits + _bit_length(np.floor(_RUN_WORDS * _longest_word_bytes(p) / axi_bytes) + 2)
+    program_run_bits = address_bits + _bit_length(np.floor(FETCH_GROUP * INSTRUCTION_BYTES / axi_bytes))
     for role, words, bits, events in (
-        ("program_runs", RUN_FIFO, run_bits, {}),
-        ("load_runs", RUN_FIFO, run_bits, {}),
-        ("store_runs", RUN_FIFO, run_bits, {}),
-        ("store_beats", BEAT_FIFO, p["axi_data_bits"] + axi_bytes, {"word": ("write_beats", _EDGES_A_WORD)}),
-        ("store_answers", RUN_FIFO, 1, {}),
-        ("register_accesses", REGISTER_FIFO, ACCESS_BITS, {}),
-        ("register_answers", REGISTER_FIFO, ANSWER_BITS, {}),
+        ("program_runs", FIFO, program_run_bits, {}),
+        ("load_runs", STREAM_FIFO, run_bits, {}),
+        ("store_runs", FIFO, run_bits, {}),
+        ("store_beats", STREAM_FIFO, p["axi_data_bits"] + axi_bytes, {"word": ("write_beats", _EDGES_A_WORD)}),
+        ("store_answers", FIFO, 1, {}),
+        ("register_accesses", FIFO, ACCESS_BITS, {}),
+        ("register_answers", FIFO, ANSWER_BITS, {}),
         ("read_beats", p["read_fifo_beats"], p["axi_data_bits"] + 2, {"word": ("read_beats", _EDGES_A_WORD)}),
     ):
         yield use("two_clock_fifo", 1, events, role, words=words, bits=bits)
