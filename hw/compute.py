@@ -34,7 +34,8 @@ class Compute(Shared):
     * Draining: `drain_*` tell the rows what leaves. With `param_en` the parameter banks are read, so that a word is there with the rows'
       `sums_en`. `out_addr` and `out_section` (which part of a word, if a pass makes less than one) are those of a word that leaves the
       requantizers in this cycle.
-    * Events: `step` and `drain_step` (and of how many rows), `stall_drain` (a step that waited for the drain).
+      Where rows keep words (`depthwise_taps`) each word is a step, and the weights are read one cycle later.
+    * Events: `step`, `dot_products` (a step that accumulates) and `drain_step` (and of how many rows), `stall_drain` (a step that waited for the drain).
     """
 
     block = "compute"
@@ -45,15 +46,19 @@ class Compute(Shared):
         ports = {
             "instr_payload": In(INSTRUCTION_BITS), "instr_valid": In(1), "instr_ready": Out(1), "done": Out(1), "idle": Out(1),
             "act_en": Out(sizes.rows), "act_addr": Out(sizes.act_addr_bits), "weight_en": Out(1), "weight_addr": Out(sizes.weight_addr_bits),
-            "mac_first": Out(1), "mac_bank": Out(1), "mac_index": Out(index),
+            "mac_first": Out(1), "maximum": Out(1), "mac_bank": Out(1), "mac_index": Out(index),
             "drain_en": Out(sizes.rows), "drain_bank": Out(1), "drain_index": Out(index), "drain_group": Out(index_bits(sizes.groups)),
             "param_en": Out(1), "param_addr": Out(sizes.param_addr_bits),
             "out_addr": Out(sizes.out_addr_bits), "out_section": Out(index_bits(sizes.sections)),
             "zero_point": Out(sizes.activation_bits), "clip_low": Out(sizes.activation_bits), "clip_high": Out(sizes.activation_bits),
-            "step": Out(1), "step_row_count": Out(row_count), "drain_step": Out(1), "drain_row_count": Out(row_count), "stall_drain": Out(1),
+            "step": Out(1), "dot_products": Out(1), "step_row_count": Out(row_count), "drain_step": Out(1), "drain_row_count": Out(row_count), "stall_drain": Out(1),
         }  # fmt: skip
-        short = ("r", "c", "l", "d", "m", "q", "a", "aa", "wa", "pa", "oa")
-        super().__init__(ports, **dict(zip(short, asdict(sizes).values(), strict=True)))
+        short = dict(zip(("r", "c", "l", "d", "m", "q", "a", "aa", "wa", "pa", "oa", "t"), asdict(sizes).values(), strict=True))
+        if sizes.depthwise_taps:
+            ports |= {"mac_last": Out(1), "taps": Out(4), "section": Out(index_bits(sizes.sections))}
+        else:
+            del short["t"]
+        super().__init__(ports, **short)
 
     def body(self) -> Module:
         m = Module()
@@ -65,7 +70,7 @@ class Compute(Shared):
         m.d.comb += [
             issue.config.eq(config), issue.bank_free.eq(drain.bank_free), issue.may_close.eq(drain.may_close),
             drain.block_issued.eq(issue.block_issued), drain.block.eq(issue.block), drain.output_group_stride.eq(config.output_group_stride),
-            *(getattr(self, name).eq(config[name]) for name in ("zero_point", "clip_low", "clip_high")),
+            *(getattr(self, name).eq(config[name]) for name in ("zero_point", "clip_low", "clip_high", "maximum")),
         ]  # fmt: skip
 
         # Decisions leave through registers.
@@ -76,12 +81,19 @@ class Compute(Shared):
             m.d.comb += port.eq(held)
 
         announced(self.act_en, Mux(issue.step, issue.step_rows, 0))
-        announced(self.weight_en, issue.step & issue.step_loads_weight)
+        reads_weight, weight_addr = issue.step & issue.step_loads_weight, issue.step_weight_addr
+        if sizes.depthwise_taps:
+            reads_weight, weight_addr = self._delayed(m, "reads_weight", reads_weight, 1)[1], self._carried(m, "weight", weight_addr, [reads_weight])
+            announced(self.mac_last, issue.step_last, issue.step)
+            announced(self.section, issue.step_section, issue.step)
+            m.d.comb += self.taps.eq(config.taps)
+        announced(self.weight_en, reads_weight)
+        announced(self.weight_addr, weight_addr, reads_weight)
         announced(self.drain_en, Mux(drain.step, drain.step_rows, 0))
         announced(self.step, issue.step)
+        announced(self.dot_products, issue.step & issue.step_last)
         announced(self.drain_step, drain.step)
         announced(self.stall_drain, issue.waiting)
-        announced(self.weight_addr, issue.step_weight_addr, issue.step & issue.step_loads_weight)
         for port, value in (
             (self.act_addr, issue.step_act_addr), (self.mac_first, issue.step_first), (self.mac_bank, issue.step_bank),
             (self.mac_index, issue.step_index), (self.step_row_count, issue.step_row_count),
@@ -94,7 +106,7 @@ class Compute(Shared):
             announced(port, value, drain.step)
 
         # Parameters and output addresses are delayed to meet the sums and the words; "ends" one cycle more, when the word can be read.
-        param_delay = drain_latency(sizes.multiplier_stages)
+        param_delay = drain_latency(sizes.multiplier_stages, sizes.depthwise_taps)
         out_delay = param_delay + 1 + POST_LATENCY
         steps = self._delayed(m, "step", drain.step, out_delay)
         ends = self._delayed(m, "ends", drain.ends_instruction, out_delay + 1)

@@ -33,6 +33,7 @@ def compute_sizes(config: AcceleratorConfig) -> Sizes:
         post_lanes=array.post_lanes, activation_bits=config.precision.activation_bits,
         act_addr_bits=address_bits(config.activation_words), weight_addr_bits=address_bits(config.weight_words),
         param_addr_bits=address_bits(config.parameter_bank_words), out_addr_bits=address_bits(config.output_words),
+        depthwise_taps=array.depthwise_taps,
     )  # fmt: skip
 
 
@@ -118,7 +119,10 @@ class Datapath(wiring.Component):
             m.submodules[f"pe_row_{row}"] = pe_row = PeRow(
                 cols=array.cols, lanes=array.lanes, activation_bits=precision.activation_bits, weight_bits=precision.weight_bits,
                 acc_depth=array.acc_depth, acc_bits=array.acc_bits, multiplier_stages=array.multiplier_stages, post_lanes=array.post_lanes,
+                depthwise_taps=array.depthwise_taps,
             )  # fmt: skip
+            if array.depthwise_taps:
+                m.d.comb += [pe_row.mac_last.eq(compute.mac_last), pe_row.taps.eq(compute.taps), pe_row.section.eq(compute.section)]
             m.submodules[f"post_{row}"] = post = Post(
                 post_lanes=array.post_lanes, word_lanes=section_lanes, activation_bits=precision.activation_bits, acc_bits=array.acc_bits
             )
@@ -129,7 +133,7 @@ class Datapath(wiring.Component):
                 activation.write_addr.eq(Mux(write_a, self.act_write_addr_a, self.act_write_addr_b)),
                 pe_row.activation.eq(activation.read_data), pe_row.weights.eq(Cat(one.read_data for one in weights)),
                 pe_row.mac_en.eq(compute.act_en[row]), pe_row.weight_en.eq(compute.weight_en), pe_row.first.eq(compute.mac_first),
-                pe_row.mac_bank.eq(compute.mac_bank), pe_row.mac_index.eq(compute.mac_index),
+                pe_row.maximum.eq(compute.maximum), pe_row.mac_bank.eq(compute.mac_bank), pe_row.mac_index.eq(compute.mac_index),
                 pe_row.drain_en.eq(compute.drain_en[row]), pe_row.drain_bank.eq(compute.drain_bank),
                 pe_row.drain_index.eq(compute.drain_index), pe_row.drain_group.eq(compute.drain_group),
                 post.start.eq(pe_row.sums_en), post.sums.eq(pe_row.sums), post.param_data.eq(Cat(one.read_data for one in params)),
@@ -152,12 +156,12 @@ class Datapath(wiring.Component):
         events = {
             "compute_busy": compute.step,
             "stall_drain": compute.stall_drain,
-            "multiplier_uses": Mux(compute.step, compute.step_row_count, 0) * (array.cols * array.lanes),
+            "multiplier_uses": Mux(compute.dot_products, compute.step_row_count, 0) * (array.cols * array.lanes),
             "weight_reads": compute.weight_en * array.cols,
             "weight_writes": sum(self.weight_write),
             "activation_reads": Mux(compute.step, compute.step_row_count, 0),
             "activation_writes": sum(self.act_write_a | self.act_write_b),
-            "accumulator_accesses": Mux(compute.step, compute.step_row_count, 0) * array.cols,
+            "accumulator_accesses": Mux(compute.dot_products, compute.step_row_count, 0) * array.cols,
             "post_outputs": Mux(compute.drain_step, compute.drain_row_count, 0) * array.post_lanes,
             "parameter_reads": compute.param_en * array.post_lanes,
             "output_writes": words_written,

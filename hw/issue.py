@@ -28,6 +28,7 @@ class Sizes:
     weight_addr_bits: int
     param_addr_bits: int
     out_addr_bits: int
+    depthwise_taps: int = 0
 
     @property
     def groups(self) -> int:
@@ -60,7 +61,8 @@ class Sizes:
         """What CONFIGURE sets, cut to the bits that matter here."""
         strides = dict.fromkeys(("act_x_stride", "act_y_stride", "act_r_stride", "act_s_stride", "act_c_stride"), self.act_addr_bits)
         outputs = dict.fromkeys(("zero_point", "clip_low", "clip_high"), self.activation_bits)
-        return data.StructLayout({"kernel_h": 8, "kernel_w": 8} | strides | {"output_group_stride": self.out_addr_bits} | outputs)
+        reduction = {"maximum": 1} | ({"taps": 4} if self.depthwise_taps else {})
+        return data.StructLayout({"kernel_h": 8, "kernel_w": 8} | strides | {"output_group_stride": self.out_addr_bits} | outputs | reduction)
 
 
 class Loop:
@@ -79,10 +81,47 @@ class Loop:
         return Cat((self.left - 1)[: len(self.left)], self.left == 2)
 
 
+class _Taps:
+    """The words of a dot product where rows keep words: all of them where a line or a step of the kernel begins, then only the new ones.
+
+    `chunk_stride` is the way from one chunk of `taps` kernel columns to the next. From pixel to pixel as many words are new as
+    `act_x_stride` is words of `act_s_stride`, if that is 1, 2 or 4 and less than `taps`; else all.
+    """
+
+    def __init__(self, m: Module, sizes: Sizes, config):
+        bits = sizes.act_addr_bits
+        self._config, self._loop = config, Loop(4, "tap")
+        self.offset, self.last = register(bits, "tap_offset"), self._loop.last
+        self._taps = Mux(config.taps > 1, config.taps, 1)
+        # What follows from the configuration, a cycle after it.
+        self.chunk_stride, self._kept_offset = register(bits, "chunk_stride"), register(bits, "kept_offset")
+        self._new = register(5, "new_words")
+        chunk = (self._taps * config.act_s_stride)[:bits]
+        new = Mux(config.taps > 1, config.taps, 1)
+        for words in (4, 2, 1):
+            matches = (config.act_x_stride == (config.act_s_stride * words)[:bits]) & (config.taps > words)
+            new = Mux(matches, words, new)
+        m.d.sync += [self.chunk_stride.eq(chunk), self._new.eq(self._loop.started(new[:4]))]
+        m.d.sync += self._kept_offset.eq(Mux(new[:4] == self._taps, 0, chunk - config.act_x_stride))
+
+    def start(self) -> list:
+        """To the first word of a line."""
+        return [self._loop.state.eq(self._loop.started(self._taps[:4])), self.offset.eq(0)]
+
+    def advance(self, *, restart: Value) -> list:
+        """To the next word; `restart` says that the pixel after this one shares no words with it."""
+        following = Mux(restart, self._loop.started(self._taps[:4]), self._new)
+        return [
+            self._loop.state.eq(Mux(self.last, following, self._loop.advanced())),
+            self.offset.eq(Mux(self.last, Mux(restart, 0, self._kept_offset), self.offset + self._config.act_s_stride)),
+        ]
+
+
 class Issue(wiring.Component):
     """Takes a COMPUTE (`instr_payload`) with `start`, where `free`, and makes one step of it in every cycle of the next ones.
 
-    `step_*` describe the step that is made in this cycle. A block's first step waits until its bank of accumulators is free and `may_close`
+    `step_*` describe the step that is made in this cycle; where words are kept (`depthwise_taps`) a step is one word, and `step_last` says that
+    it is the last of its dot product. A block's first step waits until its bank of accumulators is free and `may_close`
     says that the drain can take another block; `waiting` says so. `block_issued` gives `block` to the drain with its last step.
     """
 
@@ -94,7 +133,7 @@ class Issue(wiring.Component):
                 "bank_free": In(2), "may_close": In(1), "waiting": Out(1),
                 "step": Out(1), "step_rows": Out(sizes.rows), "step_row_count": Out(sizes.rows.bit_length()),
                 "step_act_addr": Out(sizes.act_addr_bits), "step_weight_addr": Out(sizes.weight_addr_bits),
-                "step_loads_weight": Out(1), "step_first": Out(1), "step_bank": Out(1), "step_index": Out(index_bits(sizes.acc_depth)),
+                "step_last": Out(1), "step_section": Out(index_bits(sizes.sections)), "step_loads_weight": Out(1), "step_first": Out(1), "step_bank": Out(1), "step_index": Out(index_bits(sizes.acc_depth)),
                 "block_issued": Out(1), "block": Out(sizes.block),
             }
         )  # fmt: skip
@@ -129,32 +168,37 @@ class Issue(wiring.Component):
         first_step = register(1, "first_step")
         kernel_last = r.last & s.last & c.last
 
+        taps = _Taps(m, sizes, config) if sizes.depthwise_taps else None
+        word_last = taps.last if taps else 1
+        step_s = taps.chunk_stride if taps else config.act_s_stride
+
         # Passes.
         passes = Loop(8, "passes")
         weight, pass_weight = register(sizes.weight_addr_bits, "weight"), register(sizes.weight_addr_bits, "pass_weight")
         out, pass_out = register(sizes.out_addr_bits, "out"), register(sizes.out_addr_bits, "pass_out")
         section, param = register(index_bits(sizes.sections), "section"), register(sizes.param_addr_bits, "param")
 
-        active, go, bank = Signal(), Signal(), Signal()
+        active, go, step_done, bank = Signal(), Signal(), Signal(), Signal()
         starts_block = first_step & (index == 0)
         block_done, pass_done = Signal(), Signal()
         instruction_done = pass_done & passes.last
         m.d.comb += [
             go.eq(active & (~starts_block | (self.may_close & self.bank_free.bit_select(bank, 1)))),
-            block_done.eq(go & block_last & kernel_last),
+            step_done.eq(go & word_last),
+            block_done.eq(step_done & block_last & kernel_last),
             pass_done.eq(block_done & tile_last),
             self.free.eq(~active | instruction_done),
             self.waiting.eq(active & ~go),
         ]
 
-        with m.If(go):
+        with m.If(step_done):
             m.d.sync += [here.eq(following), index.eq(index + 1)]
-        with m.If(go & block_last):
+        with m.If(step_done & block_last):
             m.d.sync += [index.eq(0), first_step.eq(0), weight.eq(weight + 1), c.state.eq(c.advanced()), offset_c.eq(offset_c + config.act_c_stride)]
             with m.If(~kernel_last):
                 m.d.sync += here.eq(block_start)
             with m.If(c.last):
-                next_s = (offset_s + config.act_s_stride)[: len(offset_s)]
+                next_s = (offset_s + step_s)[: len(offset_s)]
                 m.d.sync += [c.state.eq(c.started(instr.c_groups)), s.state.eq(s.advanced()), offset_s.eq(next_s), offset_c.eq(next_s)]
             with m.If(c.last & s.last):
                 next_r = (offset_r + config.act_r_stride)[: len(offset_r)]
@@ -189,10 +233,16 @@ class Issue(wiring.Component):
             groups = Mux(self.start, given.c_groups, instr.c_groups)
             m.d.sync += [first_step.eq(1), r.state.eq(r.started(config.kernel_h)), s.state.eq(s.started(config.kernel_w)), c.state.eq(c.started(groups))]
             m.d.sync += [offset.eq(0) for offset in (offset_r, offset_s, offset_c)]
+        if taps:
+            with m.If(go):
+                m.d.sync += taps.advance(restart=x.last | block_last)
+            with m.If(self.start):
+                m.d.sync += taps.start()
 
         m.d.comb += [
             self.step.eq(go), self.step_rows.eq(instr.row_mask), self.step_row_count.eq(row_count),
-            self.step_act_addr.eq(pixel + offset_c), self.step_weight_addr.eq(weight), self.step_loads_weight.eq(index == 0),
+            self.step_act_addr.eq(pixel + offset_c + taps.offset if taps else pixel + offset_c), self.step_weight_addr.eq(weight),
+            self.step_last.eq(word_last), self.step_section.eq(section), self.step_loads_weight.eq((index == 0) & word_last),
             self.step_first.eq(first_step & ~instr.accumulate), self.step_bank.eq(bank), self.step_index.eq(index),
             self.block_issued.eq(block_done & (instr.emit | instruction_done)),
             self.block.drains.eq(instr.emit), self.block.ends_instruction.eq(instruction_done), self.block.bank.eq(bank),

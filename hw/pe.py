@@ -28,7 +28,8 @@ class Pe(Shared):
     The activations are held by the row, the weights here (taken at the end of a cycle with `weight_en`). A product reaches the accumulator
     at the end of the cycle `multiplier_stages` after the one in which its operands are present; `stage_en[i]` enables the registers on that
     way that load at the end of the cycle i after it. In the accumulating cycle `select_<bank>` (one-hot) is the accumulator, `write_<bank>`
-    enables its register, `bank` says which bank that is, and `first` starts a new sum. `sum` is the selected accumulator of `drain_bank`.
+    enables its register, `bank` says which bank that is, and `first` starts a new sum. With `largest` (and `first`) the dot product replaces
+    the accumulator only if it is greater; both must then be at most an activation's size. `sum` is the selected accumulator of `drain_bank`.
 
     Measured with the flow's recipes, the register after the products shortens the longest path most (a registered tree hardly), the second
     belongs into the middle of the tree, and after that the multiplier is the longest path: the third stage splits it into two halves of the
@@ -46,7 +47,7 @@ class Pe(Shared):
             ports["stage_en"] = In(multiplier_stages)
         for bank in range(2):
             ports |= {f"select_{bank}": In(acc_depth), f"write_{bank}": In(1)}
-        ports |= {"bank": In(1), "first": In(1), "drain_bank": In(1), "sum": Out(acc_bits)}
+        ports |= {"bank": In(1), "first": In(1), "largest": In(1), "drain_bank": In(1), "sum": Out(acc_bits)}
         super().__init__(ports, l=lanes, a=activation_bits, w=weight_bits, d=acc_depth, acc=acc_bits, m=multiplier_stages)
 
     def body(self) -> Module:
@@ -60,12 +61,14 @@ class Pe(Shared):
         accumulators = [[register(self.acc_bits, f"acc_{bank}_{i}") for i in range(self.acc_depth)] for bank in range(2)]
         selected = [Signal(self.acc_bits, name=f"selected_{bank}") for bank in range(2)]
         m.d.comb += [target.eq(select_one(select, bank)) for target, select, bank in zip(selected, selects, accumulators, strict=True)]
-        previous = Mux(self.first, 0, Mux(self.bank, selected[1], selected[0])).as_signed()
-        result = Signal(self.acc_bits)
-        m.d.comb += result.eq(previous + dot)
+        current = Mux(self.bank, selected[1], selected[0])
+        previous = Mux(self.first, 0, current).as_signed()
+        result, keep = Signal(self.acc_bits), Signal()
+        compared = self.activation_bits + 1
+        m.d.comb += [result.eq(previous + dot), keep.eq(~self.largest | (dot[:compared].as_signed() > current[:compared].as_signed()))]
         for bank, select, write in zip(accumulators, selects, writes, strict=True):
             for accumulator, chosen in zip(bank, select, strict=True):
-                with m.If(chosen & write):
+                with m.If(chosen & write & keep):
                     m.d.sync += accumulator.eq(result)
         m.d.comb += self.sum.eq(Mux(self.drain_bank, selected[1], selected[0]))
         return m

@@ -56,11 +56,12 @@ class Reference:
                 block = range(start, min(start + array.acc_depth, pixels))
                 self.events["weight_reads"] += array.cols * steps
                 for row in rows:
-                    self._accumulate(row, block, one_pass, steps, s, tile_w, act_base, weight_base, c_groups, accumulate)
+                    self._accumulate(row, block, one_pass, steps, s, tile_w, act_base, weight_base, c_groups, accumulate, channel_offset)
                     if emit:
                         self._emit(row, block, one_pass, s, parameter_base, output_base, channel_offset)
-        self.events["compute_busy"] += passes * pixels * steps
-        self.events["activation_reads"] += len(rows) * passes * pixels * steps
+        words = passes * steps * self._words_a_step(tile_h, tile_w)
+        self.events["compute_busy"] += words
+        self.events["activation_reads"] += len(rows) * words
         self.events["accumulator_accesses"] += len(rows) * array.cols * passes * pixels * steps
         self.events["multiplier_uses"] += len(rows) * array.cols * array.lanes * passes * pixels * steps
         if emit:
@@ -68,22 +69,40 @@ class Reference:
             self.events["parameter_reads"] += passes * pixels * array.cols
             self.events["output_writes"] += len(rows) * passes * pixels * max(1, array.cols // array.lanes)
 
-    def _accumulate(self, row, block, one_pass, steps, s, tile_w, act_base, weight_base, c_groups, accumulate):
+    def _words_a_step(self, tile_h, tile_w) -> int:
+        """Words read for one dot product of every pixel: those that the pixel before it did not read, in a block and a line."""
+        s, depth = self.settings, self.config.array.acc_depth
+        taps = max(1, s["taps"])
+        wrap = self.config.activation_words
+        new = next((n for n in (1, 2, 4) if n < taps and (s["act_x_stride"] - n * s["act_s_stride"]) % wrap == 0), taps)
+        return sum(taps if p % tile_w == 0 or p % depth == 0 else new for p in range(tile_h * tile_w))
+
+    def _accumulate(self, row, block, one_pass, steps, s, tile_w, act_base, weight_base, c_groups, accumulate, channel_offset):
         config, array = self.config, self.config.array
+        taps = max(1, s["taps"])
         for p in block:
             y, x = divmod(p, tile_w)
             for col in range(array.cols):
+                channel = (channel_offset + one_pass * array.cols + col) % array.lanes
                 key = (row, p - block[0], col)
-                total = self.sums[key] if accumulate else 0
+                total = self.sums[key] if accumulate else None
                 step = 0
                 for r in range(s["kernel_h"]):
                     for ks in range(s["kernel_w"]):
                         for c in range(c_groups):
                             address = act_base + y * s["act_y_stride"] + x * s["act_x_stride"]
-                            address += r * s["act_r_stride"] + ks * s["act_s_stride"] + c * s["act_c_stride"]
-                            a = self.activations[row][address % config.activation_words]
+                            address += r * s["act_r_stride"] + taps * ks * s["act_s_stride"] + c * s["act_c_stride"]
+                            words = [self.activations[row][(address + k * s["act_s_stride"]) % config.activation_words] for k in range(taps)]
+                            a = [word[channel] for word in words] if taps > 1 else words[0]
                             w = self.weights[col][(weight_base + one_pass * steps + step) % config.weight_words]
-                            total += sum(i * j for i, j in zip(a, w, strict=True))
+                            assert not any(w[len(a) :]), "lanes beyond the taps need weight 0"
+                            dot = sum(i * j for i, j in zip(a, w, strict=False))
+                            if total is None:
+                                total = dot
+                            elif s["maximum"]:
+                                total = max(total, dot)
+                            else:
+                                total += dot
                             step += 1
                 self.sums[key] = signed(total, array.acc_bits)
 

@@ -22,14 +22,35 @@ DESIGNS = {
     "16 by 4 bits, sums wrap": design(bits=(16, 4), acc_bits=20, acc_depth=2, multiplier_stages=2),
     "4 by 16 bits, flip-flops": design(bits=(4, 16), kind="flipflop", rows=1, cols=4, acc_depth=1, post_lanes=2),
     "sixteen rows": design(rows=16, acc_depth=1, multiplier_stages=0),
+    "keeps words": design(lanes=4, depthwise_taps=3),
+    "keeps as many words as lanes": design(cols=4, lanes=2, depthwise_taps=2, multiplier_stages=0, acc_depth=8),
+    "keeps eight words, narrower than a word": design(cols=2, lanes=8, depthwise_taps=8, rows=1, acc_depth=8, multiplier_stages=3, bits=(4, 8)),
+    "keeps five words, one accumulator": design(cols=4, lanes=8, depthwise_taps=5, acc_depth=1, multiplier_stages=2, post_lanes=2, bits=(16, 16), acc_bits=48),
 }
 
 
-def random_configuration(draw: random.Random, config: AcceleratorConfig) -> dict[str, int]:
+CASES = [(name, config.array.depthwise_taps) for name, config in DESIGNS.items()] + [
+    ("keeps eight words, narrower than a word", 3), ("keeps five words, one accumulator", 2), ("keeps five words, one accumulator", 4)
+]  # fmt: skip
+
+
+def leave_lanes_beyond(taps: int, reference: Reference) -> None:
+    """Where a dot product takes several words, the lanes that are left over must have weight 0."""
+    for bank in reference.weights if taps else ():
+        for word in bank:
+            word[taps:] = [0] * len(word[taps:])
+
+
+def random_configuration(draw: random.Random, config: AcceleratorConfig, taps: int = 0) -> dict[str, int]:
     half = 1 << config.precision.activation_bits - 1
     low, high = sorted((draw.choice([-half, draw.randrange(-half, half)]), draw.choice([half - 1, draw.randrange(-half, half)])))
     strides = {f"act_{name}_stride": draw.choice([0, 1, draw.randrange(64), draw.randrange(2**14)]) for name in "xyrsc"}
-    kernel = {"kernel_h": draw.randint(1, 3), "kernel_w": draw.randint(1, 3)}
+    kernel = {"kernel_h": draw.randint(1, 3), "kernel_w": draw.randint(1, 3), "taps": draw.randint(0, 1)}
+    if draw.random() < 0.7 and taps:
+        kernel["taps"] = taps
+    if kernel["taps"] > 1 and draw.random() < 0.7:  # pixels that share words
+        strides["act_x_stride"] = draw.choice([1, 2, 3, 4]) * strides["act_s_stride"] % 2**14
+    kernel["maximum"] = 0
     return kernel | strides | {"output_group_stride": draw.randrange(64), "zero_point": draw.randrange(-half, half), "clip_low": low, "clip_high": high}
 
 
@@ -50,11 +71,11 @@ def random_compute(draw: random.Random, config: AcceleratorConfig) -> list[dict[
     return links
 
 
-def random_program(draw: random.Random, config: AcceleratorConfig, reference: Reference) -> list[int]:
+def random_program(draw: random.Random, config: AcceleratorConfig, reference: Reference, taps: int = 0) -> list[int]:
     """Instructions, executed on `reference` as they are drawn."""
     program = []
     for _ in range(4):
-        settings = random_configuration(draw, config)
+        settings = random_configuration(draw, config, taps)
         reference.configure(**settings)
         program.append(instruction(Opcode.CONFIGURE, **settings))
         for _ in range(4):
@@ -65,11 +86,12 @@ def random_program(draw: random.Random, config: AcceleratorConfig, reference: Re
     return program
 
 
-@pytest.mark.parametrize("name", DESIGNS)
-def test_outputs_and_events_are_those_of_plain_loops(name):
+@pytest.mark.parametrize(("name", "taps"), CASES)
+def test_outputs_and_events_are_those_of_plain_loops(name, taps):
     config, draw = DESIGNS[name], random.Random(name)
     bench, reference = Bench(config), Reference(config, draw)
-    program = random_program(draw, config, reference)
+    leave_lanes_beyond(taps, reference)
+    program = random_program(draw, config, reference, taps)
 
     async def main(ctx):
         await bench.fill(ctx, reference)

@@ -67,7 +67,7 @@ def test_a_row_accumulates_one_bank_while_the_other_drains(cols, acc_depth, stag
 
     async def main(ctx):
         nonlocal answers
-        activation, weights, held, latency = [0] * lanes, [], [], drain_latency(stages)
+        activation, weights, held, latency = [0] * lanes, [], [], drain_latency(stages, 0)
         for cycle in range(600 + latency + 1):
             # The words of the step announced in the cycle before (random if there was none).
             ctx.set(dut.activation, pack(activation, bits))
@@ -121,7 +121,7 @@ def test_nothing_moves_while_no_step_is_announced():
             await cycle(**noise)
         await cycle(drain_en=1)
         await cycle(drain_en=0)
-        for _ in range(drain_latency(1)):
+        for _ in range(drain_latency(1, 0)):
             await ctx.tick()
         assert [signed(ctx.get(dut.sums) >> i * 32, 32) for i in range(2)] == [3 * 5 - 4 * 6, 3 * -7 - 4 * 8]
 
