@@ -18,7 +18,7 @@ from hw.errors import ModelError
 from hw.isa import INSTRUCTION_BYTES
 from hw.memory_side import ACCESS_BITS, ADDRESS_BITS, ANSWER_BITS, FETCH_GROUP
 from hw.post import PARAMETER_BITS
-from hw.sequencer import WINDOW
+from hw.sequencer import program_window
 from hw.tiling import Traffic
 from hw.top import FIFO, STREAM_FIFO
 
@@ -95,7 +95,7 @@ def uses(p: Parameters) -> Iterator[Use]:
         ("weight", p["cols"], p["weight_words"], weight_bits, ("weight_reads", 1), ("weight_writes", 1)),
         ("output", p["rows"] * sections, p["output_words"], activation_bits / sections, ("output_reads", 1 / sections), ("output_writes", 1)),
         ("parameter", p["post_lanes"], p["parameter_words"] / p["post_lanes"], PARAMETER_BITS, ("parameter_reads", 1), ("parameter_writes", 1)),
-        ("program", 1, WINDOW, 8 * INSTRUCTION_BYTES, ("instructions", 1), ("instructions", 1)),
+        ("program", 1, np.vectorize(program_window, otypes=[float])(np.asarray(p["rows"]).astype(int)), 8 * INSTRUCTION_BYTES, ("instructions", 1), ("instructions", 1)),
     ):
         yield use("sram", count, {"read": reads, "write": writes}, f"sram_{role}", words=words, bits=bits)
 

@@ -1,4 +1,4 @@
-"""The load engine: runs of words from DRAM (LOAD) or a constant (FILL) into the activation, weight and parameter banks."""
+"""The load engine: runs of words from DRAM (LOAD), an output bank (COPY) or a constant (FILL) into the activation, weight and parameter banks."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from hw.config import PARAMETER_BYTES, AcceleratorConfig
 from hw.datapath import address_bits, weight_write_words
 from hw.decode import INSTRUCTION_BITS, fields
 from hw.isa import Opcode, Target
-from hw.memory_side import run_beats_bits, run_ports
+from hw.memory_side import BEAT_ERROR_BITS, run_beats_bits, run_ports
 from hw.queue import Queue
 from hw.runs import Runs, beat_of_byte, beats_of_run, rounded_up
 from hw.shared import Shared, output_register, register
@@ -57,16 +57,17 @@ def target_shapes(config: AcceleratorConfig) -> dict[Target, TargetShape]:
 
 
 class Load(Shared):
-    """Executes LOAD, FILL and SYNC in order. `done` pulses once for each, when its words are written.
+    """Executes LOAD, FILL, COPY and SYNC in order. `done` pulses once for each, when its words are written.
 
     Two walks over the runs of an instruction: the generator asks the memory side for one run a cycle and goes on with the next
     instruction as soon as it is through; the writer takes the beats in the order asked for and writes one item a cycle, without
     a pause between runs and with a pause of two cycles between instructions. An item is in its bank two cycles after its beat
-    was taken. Back-pressure: runs wait for `run_ready`; the writer waits for nothing but beats.
+    was taken, a copied word three cycles after it was read. Back-pressure: runs wait for `run_ready`; the writer waits for beats, and in COPY
+    for `out_read_ready` (a word asked for with `out_read_en` is in `out_read_data` in the next cycle).
 
     Beats with `beat_program` are someone else's. While `stop` is held nothing new is asked for and beats are dropped; `drained` then says
     that none is to come. An address or stride that is no multiple of the target's unit raises `misaligned` instead of `done`, an error
-    response to the instruction being written raises `failed`; both stay up until reset.
+    response to the instruction being written raises `failed` (and `outside` if its run was outside the window); they stay up until reset.
     """
 
     block = "load"
@@ -76,8 +77,10 @@ class Load(Shared):
         array = config.array
         ports = run_ports(config, "run", Out) | {
             "instr_payload": In(INSTRUCTION_BITS), "instr_valid": In(1), "instr_ready": Out(1), "done": Out(1),
-            "stop": In(1), "drained": Out(1), "misaligned": Out(1), "failed": Out(1), "busy": Out(1),
-            "beat_data": In(config.memory.axi_data_bits), "beat_error": In(1), "beat_program": In(1), "beat_valid": In(1), "beat_ready": Out(1),
+            "stop": In(1), "drained": Out(1), "misaligned": Out(1), "failed": Out(1), "outside": Out(1), "busy": Out(1),
+            "beat_data": In(config.memory.axi_data_bits), "beat_error": In(BEAT_ERROR_BITS), "beat_program": In(1), "beat_valid": In(1), "beat_ready": Out(1),
+            "out_read_en": Out(1), "out_read_ready": In(1), "out_read_bank": Out(4), "out_read_addr": Out(address_bits(config.output_words)),
+            "out_read_data": In(config.activation_word_bits),
             "act_write_a": Out(array.rows), "act_write_addr_a": Out(address_bits(config.activation_words)),
             "act_write_b": Out(array.rows), "act_write_addr_b": Out(address_bits(config.activation_words)),
             "act_write_data": Out(config.activation_word_bits),
@@ -88,7 +91,8 @@ class Load(Shared):
         }  # fmt: skip
         super().__init__(
             ports, r=array.rows, c=array.cols, l=array.lanes, a=config.precision.activation_bits, w=config.precision.weight_bits,
-            p=array.post_lanes, ad=config.activation_words, wd=config.weight_words, pd=config.parameter_bank_words, d=config.memory.axi_data_bits,
+            p=array.post_lanes, ad=config.activation_words, wd=config.weight_words, pd=config.parameter_bank_words, od=config.output_words,
+            d=config.memory.axi_data_bits,
         )  # fmt: skip
 
     def body(self) -> Module:
@@ -108,12 +112,12 @@ class Load(Shared):
         return Array([*values, values[0]])[target]
 
     def _entry_layout(self) -> data.StructLayout:
-        """An instruction as the writer needs it."""
-        beat_offset = (self.config.axi_bytes - 1).bit_length()
+        """An instruction as the writer needs it. `source` is the word of the output bank, or (its low bits) the byte within the beat."""
+        start = max((self.config.axi_bytes - 1).bit_length(), len(self.out_read_addr))
         rows, bits = self.config.array.rows, self.bank_bits
         return data.StructLayout({
-            "sync": 1, "fill": 1, "misaligned": 1, "target": 2, "run_words": 16, "count1": 12, "count2": 12,
-            "offset": beat_offset, "offset_stride1": beat_offset, "offset_stride2": beat_offset,
+            "sync": 1, "fill": 1, "copy": 1, "source_bank": 4, "misaligned": 1, "target": 2, "run_words": 16, "count1": 12, "count2": 12,
+            "source": start, "source_stride1": start, "source_stride2": start,
             "bank_stride1": bits, "bank_stride2": bits, "banks_a": rows, "address_a": bits, "banks_b": rows, "address_b": bits,
             "fill_value": self.config.precision.activation_bits,
         })  # fmt: skip
@@ -122,15 +126,18 @@ class Load(Shared):
         """Accept an instruction, hand it to the writer and ask for its runs."""
         fresh = fields(self.instr_payload, Opcode.LOAD)
         entry = data.View(self._entry_layout(), queue.w_data)
-        is_load = fresh.opcode == Opcode.LOAD
+        copied = fields(self.instr_payload, Opcode.COPY)
+        is_load, is_copy = fresh.opcode == Opcode.LOAD, fresh.opcode == Opcode.COPY
         unit = self._by_target(fresh.target, lambda shape: C(shape.unit_bytes - 1, 5))
         m.d.comb += [
             entry.sync.eq(fresh.opcode == Opcode.SYNC),
             entry.fill.eq(fresh.opcode == Opcode.FILL),
+            entry.copy.eq(is_copy),
+            entry.source_bank.eq(copied.source_bank),
             entry.misaligned.eq(is_load & (((fresh.dram_address | fresh.stride1_bytes | fresh.stride2_bytes) & unit) != 0)),
-            entry.offset.eq(fresh.dram_address),
-            entry.offset_stride1.eq(fresh.stride1_bytes),
-            entry.offset_stride2.eq(fresh.stride2_bytes),
+            entry.source.eq(Mux(is_copy, copied.source_address, fresh.dram_address)),
+            entry.source_stride1.eq(Mux(is_copy, copied.source_stride1, fresh.stride1_bytes)),
+            entry.source_stride2.eq(Mux(is_copy, copied.source_stride2, fresh.stride2_bytes)),
         ]
         for name in ("target", "run_words", "count1", "count2", "bank_stride1", "bank_stride2", "banks_a", "address_a", "banks_b", "address_b", "fill_value"):
             m.d.comb += getattr(entry, name).eq(getattr(fresh, name))
@@ -172,7 +179,7 @@ class Load(Shared):
         runs = Runs(m, "write", count1=entry.count1, count2=entry.count2, walks=[
             ("a", entry.address_a, entry.bank_stride1, entry.bank_stride2),
             ("b", entry.address_b, entry.bank_stride1, entry.bank_stride2),
-            ("offset", entry.offset, entry.offset_stride1, entry.offset_stride2),
+            ("source", entry.source, entry.source_stride1, entry.source_stride2),
         ])  # fmt: skip
 
         # Position within the run: item of the beat (or beat of the item), and bank of the address.
@@ -183,26 +190,31 @@ class Load(Shared):
         place, part = register(place_bits, "place"), register((bank_count - 1).bit_length(), "part")
         items_left = register(16 + (config.array.cols - 1).bit_length(), "items_left")
         address_a, address_b = register(self.bank_bits, "address_a"), register(self.bank_bits, "address_b")
+        source = register(len(self.out_read_addr), "source")
 
         last_place = self._by_target(entry.target, lambda shape: C(max(shape.items_a_beat, shape.beats_an_item) - 1, max(1, place_bits)))
         joins = self._by_target(entry.target, lambda shape: C(shape.beats_an_item > 1, 1))
         last_part = self._by_target(entry.target, lambda shape: C(shape.items_an_address - 1, max(1, len(part))))
 
         mine = self.beat_valid & ~self.beat_program
+        no_beat = entry.fill | entry.copy
         step, emit, last_item = Signal(), Signal(), Signal()
         at_last_place, at_last_part = place == last_place, part == last_part
         m.d.comb += [
-            step.eq(writing & (entry.fill | mine) & ~self.stop),
-            emit.eq(step & (entry.fill | ~joins | at_last_place)),
+            step.eq(writing & Mux(entry.copy, self.out_read_ready, entry.fill | mine) & ~self.stop),
+            emit.eq(step & (no_beat | ~joins | at_last_place)),
+            self.out_read_en.eq(writing & entry.copy & ~self.stop), self.out_read_bank.eq(entry.source_bank), self.out_read_addr.eq(source),
             last_item.eq(emit & (items_left == 1)),
-            self.beat_ready.eq(~self.beat_program & (self.stop | (step & ~entry.fill & (joins | at_last_place | last_item)))),
+            self.beat_ready.eq(~self.beat_program & (self.stop | (step & ~no_beat & (joins | at_last_place | last_item)))),
         ]
+
+        beat_offset = (config.axi_bytes - 1).bit_length()
 
         def begin_run(walk) -> list:
             shift = self._by_target(entry.target, lambda shape: C(shape.unit_bytes.bit_length() - 1, 3))
             scale = self._by_target(entry.target, lambda shape: C(shape.items_a_run_word.bit_length() - 1, 3))
             return [
-                address_a.eq(walk["a"]), address_b.eq(walk["b"]), part.eq(0), place.eq(walk["offset"] >> shift),
+                address_a.eq(walk["a"]), address_b.eq(walk["b"]), part.eq(0), place.eq(walk["source"][:beat_offset] >> shift), source.eq(walk["source"]),
                 items_left.eq(entry.run_words << scale),
             ]  # fmt: skip
 
@@ -210,22 +222,26 @@ class Load(Shared):
             m.d.sync += place.eq(Mux(at_last_place, 0, place + 1))
         with m.If(emit):
             m.d.sync += [items_left.eq(items_left - 1), part.eq(Mux(at_last_part, 0, part + 1))]
-            m.d.sync += [address_a.eq(address_a + at_last_part), address_b.eq(address_b + at_last_part)]
+            m.d.sync += [address_a.eq(address_a + at_last_part), address_b.eq(address_b + at_last_part), source.eq(source + 1)]
         with m.If(last_item):
             m.d.sync += [*begin_run(runs.upcoming), *runs.advance()]
 
-        finish = last_item & runs.last
-        begin = ~writing & queue.r_valid & ~entry.misaligned
+        # The last copied word is written one cycle later than others would be; so its instruction ends.
+        closing = Signal()
+        end = last_item & runs.last
+        finish = (end & ~entry.copy) | closing
+        m.d.sync += closing.eq(end & entry.copy)
+        begin = ~writing & ~closing & queue.r_valid & ~entry.misaligned
         m.d.comb += queue.r_ready.eq(finish | (begin & entry.sync))
         m.d.sync += self.done.eq(queue.r_ready)
-        with m.If(finish):
+        with m.If(end):
             m.d.sync += writing.eq(0)
         with m.Elif(begin & ~entry.sync):
-            m.d.sync += [writing.eq(1), *runs.start(), *begin_run({"a": entry.address_a, "b": entry.address_b, "offset": entry.offset})]
+            m.d.sync += [writing.eq(1), *runs.start(), *begin_run({"a": entry.address_a, "b": entry.address_b, "source": entry.source})]
         with m.If(~writing & queue.r_valid & entry.misaligned):
             m.d.sync += self.misaligned.eq(1)
-        with m.If(step & ~entry.fill & self.beat_error):
-            m.d.sync += self.failed.eq(1)
+        with m.If(step & ~no_beat & self.beat_error[0]):
+            m.d.sync += [self.failed.eq(1), self.outside.eq(self.outside | self.beat_error[1])]
 
         self._drive_banks(m, entry, emit=emit, collect=step & joins & ~at_last_place, place=place, part=part, address_a=address_a, address_b=address_b)
 
@@ -250,8 +266,20 @@ class Load(Shared):
                 self.param_write_addr, self.param_write_data,
             )
         )  # fmt: skip
+        # A copied word is in `out_read_data` one cycle after its step: where it goes waits as long.
+        copies, copy_a, copy_b = Signal(), register(len(self.act_write_a), "copy_banks_a"), register(len(self.act_write_b), "copy_banks_b")
+        copy_addr_a, copy_addr_b = register(len(self.act_write_addr_a), "copy_address_a"), register(len(self.act_write_addr_b), "copy_address_b")
+        m.d.sync += copies.eq(emit & entry.copy)
+        with m.If(emit & entry.copy):
+            m.d.sync += [copy_a.eq(entry.banks_a), copy_b.eq(entry.banks_b), copy_addr_a.eq(address_a), copy_addr_b.eq(address_b)]
+
         m.d.sync += [self.act_write_a.eq(0), self.act_write_b.eq(0), self.weight_write.eq(0), self.param_write.eq(0)]
-        with m.If(emit):
+        with m.If(copies):
+            m.d.sync += [
+                self.act_write_a.eq(copy_a), act_addr_a.eq(copy_addr_a), self.act_write_b.eq(copy_b), act_addr_b.eq(copy_addr_b),
+                act_data.eq(self.out_read_data),
+            ]  # fmt: skip
+        with m.If(emit & ~entry.copy):
             with m.Switch(entry.target):
                 with m.Case(Target.ACTIVATION):
                     m.d.sync += [

@@ -9,16 +9,23 @@ from amaranth.lib.wiring import In, Out
 from hw.config import AcceleratorConfig
 from hw.decode import INSTRUCTION_BITS, fields
 from hw.isa import FIELDS, INSTRUCTION_BYTES, TOKEN_LIMIT, Engine, Opcode, Target
-from hw.memory_side import ADDRESS_BITS, FETCH_GROUP, program_beats_bits, run_ports
+from hw.memory_side import ADDRESS_BITS, BEAT_ERROR_BITS, FETCH_GROUP, program_beats_bits, run_ports
 from hw.registers import Cause
 from hw.runs import beat_of_byte
 from hw.shared import Shared, output_register, register
 from hw.sram import Sram
 
-WINDOW = 32
-"""Instructions in the program buffer: how far the engines can be apart in the program."""
+PATIENCE = 16
+"""Cycles without any progress after which a missing token is an error."""
 IN_FLIGHT = 4
 """Instructions that one engine has been given and that are not complete with their tokens signalled."""
+
+
+
+def program_window(rows: int) -> int:
+    """Instructions in the program buffer: how far the engines can be apart in the program. A tile has some for each row, and three tiles are under way."""
+    return max(32, 8 << (rows - 1).bit_length())
+
 
 TOKEN_PAIRS = (
     (Engine.LOAD, Engine.COMPUTE),
@@ -45,6 +52,7 @@ class Kind(IntEnum):
 NOT_ZERO = {
     Opcode.LOAD: ("run_words", "count1", "count2"),
     Opcode.FILL: ("run_words", "count1", "count2"),
+    Opcode.COPY: ("run_words", "count1", "count2"),
     Opcode.STORE: ("run_words", "count1", "count2"),
     Opcode.CONFIGURE: ("kernel_h", "kernel_w"),
     Opcode.COMPUTE: ("tile_h", "tile_w", "c_groups", "passes"),
@@ -54,7 +62,7 @@ NOT_ZERO = {
 _SLOT = data.StructLayout({"kind": 3, "waits": 3, "signals": 3})
 
 
-def decode_kind(word: Value, rows: int) -> Value:
+def decode_kind(word: Value, config: AcceleratorConfig) -> Value:
     """The `Kind` of an instruction; ILLEGAL if an engine could not execute it as it stands."""
     header = fields(word, Opcode.END)
     waits = Cat(header.wait_load, header.wait_compute, header.wait_store)
@@ -72,14 +80,16 @@ def decode_kind(word: Value, rows: int) -> Value:
             legal &= getattr(found, name) != 0
         return Mux(legal, int(engine), Kind.ILLEGAL)
 
-    load, fill, store = fields(word, Opcode.LOAD), fields(word, Opcode.FILL), fields(word, Opcode.STORE)
+    rows = config.array.rows
+    load, copy, configure, store = (fields(word, opcode) for opcode in (Opcode.LOAD, Opcode.COPY, Opcode.CONFIGURE, Opcode.STORE))
     sync_engine = fields(word, Opcode.SYNC).engine
     sync_kinds = Array([engine_kind(engine, Opcode.SYNC) for engine in Engine] + [C(Kind.ILLEGAL, 3)])
     no_tokens = Cat(waits, signals) == 0
     kinds = {
         Opcode.LOAD: engine_kind(Engine.LOAD, Opcode.LOAD, load.target <= Target.PARAMETER),
-        Opcode.FILL: engine_kind(Engine.LOAD, Opcode.FILL, fill.target == Target.ACTIVATION),
-        Opcode.CONFIGURE: engine_kind(Engine.COMPUTE, Opcode.CONFIGURE),
+        Opcode.FILL: engine_kind(Engine.LOAD, Opcode.FILL, load.target == Target.ACTIVATION),
+        Opcode.COPY: engine_kind(Engine.LOAD, Opcode.COPY, (copy.target == Target.ACTIVATION) & (copy.source_bank < rows)),
+        Opcode.CONFIGURE: engine_kind(Engine.COMPUTE, Opcode.CONFIGURE, configure.taps <= max(1, config.array.depthwise_taps)),
         Opcode.COMPUTE: engine_kind(Engine.COMPUTE, Opcode.COMPUTE),
         Opcode.STORE: engine_kind(Engine.STORE, Opcode.STORE, store.bank < rows),
         Opcode.SYNC: sync_kinds[sync_engine],
@@ -96,10 +106,10 @@ def decode_kind(word: Value, rows: int) -> Value:
 class _EngineState:
     """One engine as the sequencer sees it."""
 
-    def __init__(self, engine: Engine, index_bits: int):
+    def __init__(self, engine: Engine, window: int, index_bits: int):
         name = engine.name.lower()
-        self.pointer = Signal((2 * WINDOW - 1).bit_length(), name=f"{name}_pointer")
-        """Next instruction of the program to look at, modulo 2 WINDOW."""
+        self.pointer = Signal((2 * window - 1).bit_length(), name=f"{name}_pointer")
+        """Next instruction of the program to look at, modulo twice the window."""
         self.seen = Signal(name=f"{name}_seen")
         """Whether its own instruction or a barrier was found there."""
         self.slot = data.View(_SLOT, register(_SLOT.size, f"{name}_slot"))
@@ -108,6 +118,8 @@ class _EngineState:
         """Whether there is an instruction to look at, and whether it has been read and is at the buffer's output now."""
         self.may_start = Signal(name=f"{name}_may_start")
         """Whether that is the engine's instruction, its tokens are there and the engine is ready."""
+        self.has_next, self.tokens_there = Signal(name=f"{name}_has_next"), Signal(name=f"{name}_tokens_there")
+        """The first two of these."""
         # Instructions given and not retired, oldest first: what they signal, and where they stand in the program.
         self.signals = Array([register(3, f"{name}_signals_{i}") for i in range(IN_FLIGHT)])
         self.indices = Array([register(index_bits, f"{name}_index_{i}") for i in range(IN_FLIGHT)])
@@ -133,8 +145,8 @@ class _EngineState:
 class Sequencer(Shared):
     """Fetch, decode, dispatch, tokens, barriers, errors.
 
-    The program buffer is one bank of `WINDOW` instructions with three readers: each engine has a pointer that walks the program and stops
-    at the engine's own instructions, so an engine is only held up by itself, and by an engine that is `WINDOW` behind. An instruction is
+    The program buffer is one bank of `program_window` instructions with three readers: each engine has a pointer that walks the program and stops
+    at the engine's own instructions, so an engine is only held up by itself, and by an engine that is a window behind. An instruction is
     offered (`instr_payload`, `<engine>_valid`) two cycles after its wait tokens are there and the engine is ready, at most one in two cycles;
     a pointer passes an instruction that is not its own in two cycles, when the buffer's read port is free.
     A `<engine>_done` gives the tokens two cycles later; it waits where a queue holds `TOKEN_LIMIT`. Fetching stays within the program and
@@ -153,7 +165,7 @@ class Sequencer(Shared):
         ports = run_ports(config, "run", Out, program_beats_bits(config)) | {
             "start": In(1), "soft_reset": In(1), "program_address": In(ADDRESS_BITS), "program_bytes": In(32),
             "running": Out(1), "busy": Out(1), "finished": Out(1), "failed": Out(1), "cause": Out(8), "error_address": Out(32),
-            "beat_data": In(config.memory.axi_data_bits), "beat_error": In(1), "beat_program": In(1), "beat_valid": In(1), "beat_ready": Out(1),
+            "beat_data": In(config.memory.axi_data_bits), "beat_error": In(BEAT_ERROR_BITS), "beat_program": In(1), "beat_valid": In(1), "beat_ready": Out(1),
             "instr_payload": Out(INSTRUCTION_BITS), "stop": Out(1), "engine_reset": Out(1), "compute_issuing": In(1),
             "op_req_valid": Out(1), "op_req_index": Out(8), "op_ack": In(1),
             "ev_instructions": Out(1), "ev_stall_load": Out(1), "ev_stall_store": Out(1), "ev_stall_program": Out(1),
@@ -162,8 +174,10 @@ class Sequencer(Shared):
             name = engine.name.lower()
             ports |= {f"{name}_valid": Out(1), f"{name}_ready": In(1), f"{name}_done": In(1)}
             if engine != Engine.COMPUTE:
-                ports |= {f"{name}_drained": In(1), f"{name}_misaligned": In(1), f"{name}_failed": In(1)}
-        super().__init__(ports, r=config.array.rows, d=config.memory.axi_data_bits)
+                ports |= {f"{name}_drained": In(1), f"{name}_misaligned": In(1), f"{name}_failed": In(1), f"{name}_outside": In(1)}
+        self.window = program_window(config.array.rows)
+        taps = config.array.depthwise_taps
+        super().__init__(ports, r=config.array.rows, d=config.memory.axi_data_bits, **({"t": taps} if taps else {}))
 
     def _port(self, engine: Engine, name: str) -> Signal:
         return getattr(self, f"{engine.name.lower()}_{name}")
@@ -171,17 +185,19 @@ class Sequencer(Shared):
     def body(self) -> Module:
         m = Module()
         index_bits = 32 - (INSTRUCTION_BYTES.bit_length() - 1)
-        self._engines = {engine: _EngineState(engine, index_bits) for engine in Engine}
+        self._engines = {engine: _EngineState(engine, self.window, index_bits) for engine in Engine}
         self._tokens = {pair: Signal(TOKEN_LIMIT.bit_length(), name=f"tokens_{pair[0].name}_{pair[1].name}".lower()) for pair in TOKEN_PAIRS}
         self._total = register(index_bits, "total")
         self._requested, self._received = Signal(index_bits), Signal(index_bits)
         """Instructions asked for, and in the buffer, since the start."""
-        self._unreadable, self._unreadable_at = Signal(), register((2 * WINDOW - 1).bit_length(), "unreadable_at")
+        self._unreadable, self._unreadable_at = Signal(), register((2 * self.window - 1).bit_length(), "unreadable_at")
         """Whether an instruction came with an error, and where the first such is, as in `_EngineState.pointer`."""
+        self._program_outside = register(1, "program_outside")
+        """Whether that was because it lies outside the window."""
         self._pass_barrier = Signal()
         self._found = data.View(_SLOT, Signal(_SLOT.size, name="found"))
         """What stands at the buffer's output."""
-        m.submodules.buffer = self._buffer = Sram(words=WINDOW, bits=INSTRUCTION_BITS)
+        m.submodules.buffer = self._buffer = Sram(words=self.window, bits=INSTRUCTION_BITS)
 
         self._fetch(m)
         self._receive(m)
@@ -199,10 +215,12 @@ class Sequencer(Shared):
         run_address, run_beats = output_register(m, self.run_address), output_register(m, self.run_beats)
         remaining = (self._total - self._requested)[: len(self._total)]
         group = Mux(remaining < FETCH_GROUP, remaining[: FETCH_GROUP.bit_length()], FETCH_GROUP)
-        room = Cat(self._distance(self._requested, state) <= WINDOW - FETCH_GROUP for state in self._engines.values()).all()
+        room = Cat(self._distance(self._requested, state) <= self.window - FETCH_GROUP for state in self._engines.values()).all()
         with m.If(self.run_ready):
             m.d.sync += self.run_valid.eq(0)
-        with m.If(self.running & room & (remaining != 0) & (~self.run_valid | self.run_ready)):
+        self._may_fetch = Signal()
+        m.d.comb += self._may_fetch.eq(self.running & room & (remaining != 0))
+        with m.If(self._may_fetch & (~self.run_valid | self.run_ready)):
             m.d.sync += [
                 run_address.eq(beat_of_byte(self.config, address)),
                 run_beats.eq(group << ((INSTRUCTION_BYTES // self.config.axi_bytes).bit_length() - 1)),
@@ -214,14 +232,14 @@ class Sequencer(Shared):
             m.d.sync += [address.eq(self.program_address), self._total.eq(self.program_bytes >> (INSTRUCTION_BYTES.bit_length() - 1)), self._requested.eq(0)]
 
     def _distance(self, ahead: Value, state: _EngineState) -> Value:
-        """Instructions from an engine's pointer to `ahead`; at most WINDOW."""
+        """Instructions from an engine's pointer to `ahead`; at most the window."""
         bits = len(state.pointer)
         return (ahead[:bits] - state.pointer)[:bits]
 
     def _receive(self, m: Module) -> None:
         """Put beats together and write the instruction into the buffer."""
         parts = INSTRUCTION_BYTES // self.config.axi_bytes
-        part, bad = Signal(range(parts)), Signal()
+        part, bad = Signal(range(parts)), Signal(BEAT_ERROR_BITS)
         earlier = Array([register(len(self.beat_data), f"earlier_{i}") for i in range(parts - 1)])
         take = self.beat_valid & self.beat_program
         complete = take & (part == parts - 1)
@@ -232,14 +250,15 @@ class Sequencer(Shared):
             self._buffer.write_data.eq(Cat(*earlier, self.beat_data)),
         ]
         with m.If(take):
-            m.d.sync += [part.eq(Mux(complete, 0, part + 1)), bad.eq(~complete & (bad | self.beat_error))]
+            m.d.sync += [part.eq(Mux(complete, 0, part + 1)), bad.eq(Mux(complete, 0, bad | self.beat_error))]
             if parts > 1:
                 with m.If(~complete):
                     m.d.sync += earlier[part].eq(self.beat_data)
         with m.If(complete):
             m.d.sync += self._received.eq(self._received + 1)
-            with m.If((bad | self.beat_error) & ~self._unreadable):
-                m.d.sync += [self._unreadable.eq(1), self._unreadable_at.eq(self._received)]
+            error = bad | self.beat_error
+            with m.If(error[0] & ~self._unreadable):
+                m.d.sync += [self._unreadable.eq(1), self._unreadable_at.eq(self._received), self._program_outside.eq(error[1])]
         with m.If(~self.busy):
             m.d.sync += [self._received.eq(0), part.eq(0), bad.eq(0), self._unreadable.eq(0)]
 
@@ -258,8 +277,9 @@ class Sequencer(Shared):
         with m.If(~self.busy):
             m.d.sync += [state.seen.eq(0), state.pointer.eq(0)]
 
-        tokens_there = Cat(~state.slot.waits[source] | (tokens != 0) for (source, to), tokens in self._tokens.items() if to == engine).all()
-        m.d.comb += state.may_start.eq(state.seen & (state.slot.kind == engine) & tokens_there & self._port(engine, "ready") & ~state.full)
+        m.d.comb += state.has_next.eq(state.seen & (state.slot.kind == engine))
+        m.d.comb += state.tokens_there.eq(Cat(~state.slot.waits[source] | (tokens != 0) for (source, to), tokens in self._tokens.items() if to == engine).all())
+        m.d.comb += state.may_start.eq(state.has_next & state.tokens_there & self._port(engine, "ready") & ~state.full)
 
     def _retire(self, m: Module, engine: Engine) -> None:
         """Count complete instructions, and give the tokens of the oldest as soon as all its queues have room."""
@@ -284,7 +304,7 @@ class Sequencer(Shared):
         header = fields(self._buffer.read_data, Opcode.END)
         m.d.comb += [
             self.instr_payload.eq(self._buffer.read_data),
-            self._found.kind.eq(decode_kind(self._buffer.read_data, self.config.array.rows)),
+            self._found.kind.eq(decode_kind(self._buffer.read_data, self.config)),
             self._found.waits.eq(Cat(header.wait_load, header.wait_compute, header.wait_store)),
             self._found.signals.eq(Cat(header.signal_load, header.signal_compute, header.signal_store)),
         ]
@@ -345,6 +365,18 @@ class Sequencer(Shared):
             self.ev_stall_program.eq(free & ~state.seen),
         ]
 
+    def _is_stuck(self, m: Module, fetched: Value) -> Signal:
+        """Whether nothing has been under way for `PATIENCE` cycles, and yet an instruction waits for a token, or to give one: nobody is left to act."""
+        states = self._engines.values()
+        moves = (
+            (state.given != state.completed) | state.retire | state.wants_look | state.looks | (state.has_next & state.tokens_there) for state in states
+        )
+        remains = (state.has_next | state.executing for state in states)
+        quiet, stuck, patience = Signal(), Signal(), Signal(range(PATIENCE))
+        m.d.comb += [quiet.eq(self.running & fetched & ~Cat(moves).any() & Cat(remains).any()), stuck.eq(quiet & (patience == PATIENCE - 1))]
+        m.d.sync += patience.eq(Mux(quiet, patience + 1, 0))
+        return stuck
+
     def _control(self, m: Module) -> None:
         """Start, barriers, end, errors."""
         states = self._engines.values()
@@ -353,6 +385,8 @@ class Sequencer(Shared):
         executing = Cat(state.executing for state in states).any()
         fetched = (self._requested == self._received) & ~self.run_valid
         overrun = fetched & (self._requested == self._total) & ~Cat(state.seen | (self._distance(self._received, state) != 0) for state in states).any()
+
+        stuck = self._is_stuck(m, fetched & ~self._may_fetch)
 
         cause, error_address = output_register(m, self.cause), output_register(m, self.error_address)
         index = output_register(m, self.op_req_index)
@@ -391,16 +425,23 @@ class Sequencer(Shared):
                                 m.d.comb += [self._buffer.read_en.eq(1), self._buffer.read_addr.eq(leader.pointer)]
                                 m.next = "OPERATING_POINT"
                         with m.Case(Kind.UNREADABLE):
-                            fail(Cause.READ_RESPONSE, self._index(leader))
+                            fail(Mux(self._program_outside, Cause.READ_OUTSIDE, Cause.READ_RESPONSE), self._index(leader))
                         with m.Default():
                             fail(Cause.ILLEGAL_INSTRUCTION, self._index(leader))
                 with m.Elif(overrun):
                     fail(Cause.PROGRAM_OVERRUN, self._total)
+                with m.If(stuck):
+                    fail(Cause.DEADLOCK, self._index(leader))
+                    for state in reversed(list(states)):
+                        with m.If(state.has_next):
+                            fail(Cause.DEADLOCK, self._index(state))
                 for engine in (Engine.STORE, Engine.LOAD):
                     state = self._engines[engine]
-                    response = Cause.READ_RESPONSE if engine == Engine.LOAD else Cause.WRITE_RESPONSE
+                    reading = engine == Engine.LOAD
+                    outside = Cause.READ_OUTSIDE if reading else Cause.WRITE_OUTSIDE
+                    response = Cause.READ_RESPONSE if reading else Cause.WRITE_RESPONSE
                     with m.If(self._port(engine, "failed")):
-                        fail(response, state.oldest_index)
+                        fail(Mux(self._port(engine, "outside"), outside, response), state.oldest_index)
                     with m.Elif(self._port(engine, "misaligned")):
                         fail(Cause.MISALIGNED, state.oldest_index)
                 obey_soft_reset()

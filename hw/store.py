@@ -7,7 +7,7 @@ from hw.config import AcceleratorConfig
 from hw.datapath import address_bits
 from hw.decode import INSTRUCTION_BITS, fields
 from hw.isa import Opcode
-from hw.memory_side import run_beats_bits, run_ports
+from hw.memory_side import BEAT_ERROR_BITS, run_beats_bits, run_ports
 from hw.queue import Queue
 from hw.runs import Runs, beat_of_byte, beats_of_run, rounded_up
 from hw.shared import Shared, output_register, register
@@ -27,7 +27,8 @@ class Store(Shared):
 
     While `stop` is held the run in hand is finished and nothing new is begun; `drained` then says that no answer is to come.
     An address or stride that is no multiple of min(word, beat) raises `misaligned` instead of `done` and writes nothing,
-    an error in an answer raises `failed`; both stay up until reset.
+    an error in an answer raises `failed` (`outside` if the run was outside its window); they stay up until reset. `out_read_free` says that
+    the banks' read port and its data are not needed in this cycle and the next.
     """
 
     block = "store"
@@ -37,11 +38,11 @@ class Store(Shared):
         data_bits = config.memory.axi_data_bits
         ports = run_ports(config, "run", Out) | {
             "instr_payload": In(INSTRUCTION_BITS), "instr_valid": In(1), "instr_ready": Out(1), "done": Out(1),
-            "stop": In(1), "drained": Out(1), "misaligned": Out(1), "failed": Out(1), "busy": Out(1),
-            "out_read_en": Out(1), "out_read_bank": Out(4), "out_read_addr": Out(address_bits(config.output_words)),
+            "stop": In(1), "drained": Out(1), "misaligned": Out(1), "failed": Out(1), "outside": Out(1), "busy": Out(1),
+            "out_read_free": Out(1), "out_read_en": Out(1), "out_read_bank": Out(4), "out_read_addr": Out(address_bits(config.output_words)),
             "out_read_data": In(config.activation_word_bits),
             "beat_data": Out(data_bits), "beat_strobe": Out(data_bits // 8), "beat_valid": Out(1), "beat_ready": In(1),
-            "answer_error": In(1), "answer_valid": In(1), "answer_ready": Out(1),
+            "answer_error": In(BEAT_ERROR_BITS), "answer_valid": In(1), "answer_ready": Out(1),
         }  # fmt: skip
         super().__init__(ports, r=config.array.rows, w=config.activation_word_bits, n=config.output_words, b=run_beats_bits(config), d=data_bits)
 
@@ -71,8 +72,8 @@ class Store(Shared):
         m.d.sync += self.done.eq(reached)
         with m.If(self.answer_valid):
             m.d.sync += answered.eq(answered + 1)
-            with m.If(self.answer_error):
-                m.d.sync += self.failed.eq(1)
+            with m.If(self.answer_error[0]):
+                m.d.sync += [self.failed.eq(1), self.outside.eq(self.outside | self.answer_error[1])]
 
         runs = Runs(m, "run", count1=held.count1, count2=held.count2, walks=[
             ("byte", held.dram_address, held.stride1_bytes, held.stride2_bytes),
@@ -126,6 +127,7 @@ class Store(Shared):
 
         m.d.comb += [
             self.out_read_en.eq(reading),
+            self.out_read_free.eq(advance & ~reading),
             self.out_read_bank.eq(held.bank),
             self.out_read_addr.eq(address),
             self.busy.eq(active | ending | ends.r_valid),

@@ -2,7 +2,7 @@
 
 from functools import partial
 
-from amaranth.hdl import Cat, ClockDomain, DomainRenamer, Module, Signal
+from amaranth.hdl import Cat, ClockDomain, DomainRenamer, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -10,7 +10,7 @@ from hw.config import AcceleratorConfig
 from hw.crossing import Synchronizer, TwoClockFifo
 from hw.datapath import Datapath, event_bits
 from hw.load import Load
-from hw.memory_side import ADDRESS_BITS, ID_BITS, LITE_ADDRESS_BITS, AxiLite, MemoryRead, MemoryWrite
+from hw.memory_side import ADDRESS_BITS, BEAT_ERROR_BITS, ID_BITS, LITE_ADDRESS_BITS, AxiLite, MemoryRead, MemoryWrite
 from hw.register_file import RegisterFile
 from hw.registers import EVENTS
 from hw.sequencer import Sequencer
@@ -82,6 +82,9 @@ class Accelerator(wiring.Component):
         _to_pins(m, self, "m_axi_", memory_write)
         _to_pins(m, self, "s_axi_", axi_lite)
 
+        for block, kind in ((memory_read, "read"), (memory_write, "write")):
+            m.d.comb += [getattr(block, f"window_{end}").eq(getattr(axi_lite, f"{kind}_window_{end}")) for end in ("first", "last")]
+
         # Between them.
         run, read_beat, write_beat = ("address", "beats"), ("data", "error", "program"), ("data", "strobe")
         to_memory, to_core = DomainRenamer({"write": "core", "read": "mem"}), DomainRenamer({"write": "mem", "read": "core"})
@@ -94,7 +97,7 @@ class Accelerator(wiring.Component):
         cross("register_accesses", to_core, FIFO, _stream(axi_lite, "access", ("",)), _stream(registers, "access", ("",)))
         cross("register_answers", to_memory, FIFO, _stream(registers, "answer", ("",)), _stream(axi_lite, "answer", ("",)))
         # Read beats come to the load engine and to the sequencer; each takes its own.
-        beat = Signal(config.memory.axi_data_bits + 2)
+        beat = Signal(config.memory.axi_data_bits + BEAT_ERROR_BITS + 1)
         beat_valid, beat_ready = Signal(), Signal()
         cross("read_beats", to_core, config.memory.read_fifo_beats, _stream(memory_read, "beat", read_beat), ([beat], beat_valid, beat_ready))
         for taker in (load, sequencer):
@@ -114,7 +117,7 @@ class Accelerator(wiring.Component):
             ]
         for name, block in (("load", load), ("store", store)):
             m.d.comb += block.stop.eq(sequencer.stop)
-            m.d.comb += [getattr(sequencer, f"{name}_{report}").eq(getattr(block, report)) for report in ("drained", "misaligned", "failed")]
+            m.d.comb += [getattr(sequencer, f"{name}_{report}").eq(getattr(block, report)) for report in ("drained", "misaligned", "failed", "outside")]
         m.d.comb += [
             interrupt.level.eq(registers.interrupt), self.irq.eq(interrupt.synchronized),
             op_ack.level.eq(self.op_ack), sequencer.op_ack.eq(op_ack.synchronized),
@@ -125,8 +128,14 @@ class Accelerator(wiring.Component):
         writes = ("act_write_a", "act_write_addr_a", "act_write_b", "act_write_addr_b", "act_write_data", "weight_write", "weight_write_addr",
                   "weight_write_data", "param_write", "param_write_addr", "param_write_data")  # fmt: skip
         m.d.comb += [getattr(datapath, name).eq(getattr(load, name)) for name in writes]
-        m.d.comb += [getattr(datapath, name).eq(getattr(store, name)) for name in ("out_read_en", "out_read_bank", "out_read_addr")]
-        m.d.comb += store.out_read_data.eq(datapath.out_read_data)
+        # The output banks are read by the store engine, and by the load engine where that leaves room.
+        load_reads = load.out_read_en & store.out_read_free
+        m.d.comb += [
+            datapath.out_read_en.eq(store.out_read_en | load_reads), load.out_read_ready.eq(store.out_read_free),
+            datapath.out_read_bank.eq(Mux(load_reads, load.out_read_bank, store.out_read_bank)),
+            datapath.out_read_addr.eq(Mux(load_reads, load.out_read_addr, store.out_read_addr)),
+            store.out_read_data.eq(datapath.out_read_data), load.out_read_data.eq(datapath.out_read_data),
+        ]  # fmt: skip
 
         # Control and events.
         m.d.comb += [getattr(sequencer, name).eq(getattr(registers, name)) for name in ("start", "soft_reset", "program_address", "program_bytes")]

@@ -45,6 +45,10 @@ async def run_program(tb) -> None:
     await access(tb, Register.PROGRAM_ADDRESS_LOW, request["program_address"] & 0xFFFFFFFF)
     await access(tb, Register.PROGRAM_ADDRESS_HIGH, request["program_address"] >> 32)
     await access(tb, Register.PROGRAM_BYTES, request["program_bytes"])
+    for window, ends in request["windows"].items():
+        for end, address in zip(("FIRST", "LAST"), ends, strict=True):
+            await access(tb, Register[f"{window}_{end}_LOW"], address & 0xFFFFFFFF)
+            await access(tb, Register[f"{window}_{end}_HIGH"], address >> 32)
     tb.started.value = 1
     await access(tb, Register.CONTROL, 1 << Control.START)
 

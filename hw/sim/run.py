@@ -12,7 +12,7 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -202,6 +202,10 @@ def simulate(
             "program_bytes": program_bytes,
             "timeout_ps": timeout_cycles * core_period_ps,
             "answer": str(folder / "answer.json"),
+            "windows": {
+                "READ_WINDOW": _hull(region for region in regions if region.read or not region.write),
+                "WRITE_WINDOW": _hull(region for region in regions if region.write),
+            },
         }
         (folder / "request.json").write_text(json.dumps(request))
         plusargs = periods | {"mem_phase_ps": mem_phase_ps, "op_ack_cycles": op_ack_cycles, "memory": folder / "memory.txt"}
@@ -226,6 +230,12 @@ def simulate(
         simulated_s=simulated_ps * 1e-12,
         wall_s=time.perf_counter() - started,
     )
+
+
+def _hull(regions: Iterable[MemoryRegion]) -> tuple[int, int]:
+    """The first and the last byte of all `regions`, for a window register; the first bytes of memory if there are none."""
+    ends = [(region.address, region.address + region.size_bytes - 1) for region in regions] or [(0, 0)]
+    return min(first for first, _ in ends), max(last for _, last in ends)
 
 
 def _run(command: Sequence[str | Path], folder: Path, wall_limit_s: float) -> tuple[dict, dict[str, str]]:

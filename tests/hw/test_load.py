@@ -1,6 +1,7 @@
-"""The load engine against a plain interpretation of LOAD and FILL: what every bank holds afterwards, and when."""
+"""The load engine against a plain interpretation of LOAD, FILL and COPY: what every bank holds afterwards, and when."""
 
 import random
+from types import MappingProxyType
 
 import pytest
 from block_bench import instruction, simulate, sink, source, until, variant
@@ -27,6 +28,11 @@ def memory_byte(address: int) -> int:
     return (address * 167 + (address >> 8) * 59) & 0xFF
 
 
+def output_word(config: AcceleratorConfig, bank: int, address: int) -> int:
+    """What an output bank holds: different in every word."""
+    return ((address % config.output_words + 1) * 0x9E3779B97F4A7C15F39CC0605CEDC834 ^ bank * 0x1234567 * 0x1000001) % (1 << config.activation_word_bits)
+
+
 class Banks:
     """What the banks hold, by target, bank and address: filled by instructions interpreted, or by writes observed."""
 
@@ -49,10 +55,13 @@ class Banks:
         words = f["run_words"] * (config.array.cols if f["target"] == Target.WEIGHT else 1)
         for outer in range(f["count2"]):
             for inner in range(f["count1"]):
-                dram = f["dram_address"] + outer * f["stride2_bytes"] + inner * f["stride1_bytes"]
+                copies = opcode == Opcode.COPY
+                dram = 0 if copies else f["dram_address"] + outer * f["stride2_bytes"] + inner * f["stride1_bytes"]
                 offset = outer * f["bank_stride2"] + inner * f["bank_stride1"]
                 for i in range(words):
                     value = int.from_bytes(bytes(memory_byte(dram + i * size + byte) for byte in range(size)), "little")
+                    if copies:
+                        value = output_word(config, f["source_bank"], f["source_address"] + outer * f["source_stride2"] + inner * f["source_stride1"] + i)
                     if opcode == Opcode.FILL:
                         bits = config.precision.activation_bits
                         value = sum((f["fill_value"] & ((1 << bits) - 1)) << bits * lane for lane in range(config.array.lanes))
@@ -76,6 +85,11 @@ def random_transfer(draw: random.Random, config: AcceleratorConfig, opcode: Opco
     count1, count2 = draw.choice([1, 2, draw.randrange(1, 5)]), draw.choice([1, 3])
     banks_a = draw.randrange(1 << config.array.rows)
     depth = {Target.ACTIVATION: config.activation_words, Target.WEIGHT: config.weight_words, Target.PARAMETER: config.parameter_bank_words}[target]
+    if opcode == Opcode.COPY:
+        source = {"source_bank": draw.randrange(config.array.rows), "source_address": draw.randrange(config.output_words)}
+        source |= {"source_stride1": draw.randrange(50), "source_stride2": draw.randrange(2**14)}
+        return source | {name: value for name, value in random_transfer(draw, config, Opcode.FILL, target).items()
+                         if name not in ("dram_address", "stride1_bytes", "stride2_bytes", "fill_value")}  # fmt: skip
     return {
         "target": target, "dram_address": draw.randrange(1 << 20) * unit, "run_words": run_words,
         "count1": count1, "stride1_bytes": draw.randrange(0, 200) * unit, "bank_stride1": run_words + draw.randrange(3),
@@ -88,7 +102,7 @@ def random_transfer(draw: random.Random, config: AcceleratorConfig, opcode: Opco
 class Bench:
     """A load engine with the rest of the machine around it."""
 
-    def __init__(self, config: AcceleratorConfig, program: list[tuple[Opcode, dict]], *, stall: float = 0.0, errors: set[int] = frozenset(), latency: int = 5):
+    def __init__(self, config: AcceleratorConfig, program: list[tuple[Opcode, dict]], *, stall: float = 0.0, errors: dict[int, int] = MappingProxyType({}), latency: int = 5):
         self.load = load = Load(config)
         self.config, self.errors, self.latency = config, errors, latency
         self.seen = Banks(config)
@@ -102,7 +116,7 @@ class Bench:
         self.benches = [
             source([load.instr_payload], load.instr_valid, load.instr_ready, self.program),
             sink([load.run_address, load.run_beats], load.run_valid, load.run_ready, self.runs, stall=stall, seed=1),
-            self._memory, self._watch,
+            self._memory, self._watch, self._output_banks(stall),
             source([load.beat_data, load.beat_error, load.beat_program], load.beat_valid, load.beat_ready, self.beats, stall=stall, seed=2),
         ]  # fmt: skip
 
@@ -115,9 +129,21 @@ class Bench:
                 first, count = waiting.pop(0)[1]
                 for beat in range(first, first + count):
                     data = int.from_bytes(bytes(memory_byte(beat * size + i) for i in range(size)), "little")
-                    self.beats.append((data, int(self.beats_made in self.errors), 0))
+                    self.beats.append((data, self.errors.get(self.beats_made, 0), 0))
                     self.beats_made += 1
             await ctx.tick()
+
+    def _output_banks(self, stall: float):
+        """A word that was asked for is there in the next cycle, and only then; at random the port is someone else's."""
+        load, draw = self.load, random.Random(3)
+
+        async def bench(ctx):
+            while True:
+                ctx.set(load.out_read_ready, draw.random() >= stall)
+                *what, en, ready = (await ctx.tick().sample(load.out_read_bank, load.out_read_addr, load.out_read_en, load.out_read_ready))[2:]
+                ctx.set(load.out_read_data, output_word(self.config, *what) if en and ready else draw.getrandbits(self.config.activation_word_bits))
+
+        return bench
 
     async def _watch(self, ctx):
         """Note writes to the banks and completions."""
@@ -153,7 +179,7 @@ def test_random_instructions(name, stall):
     config, draw = CONFIGS[name], random.Random(name)
     program = []
     for _ in range(14):
-        opcode = draw.choice([Opcode.LOAD, Opcode.LOAD, Opcode.LOAD, Opcode.FILL, Opcode.SYNC])
+        opcode = draw.choice([Opcode.LOAD, Opcode.LOAD, Opcode.FILL, Opcode.COPY, Opcode.SYNC])
         target = draw.choice(list(Target)) if opcode == Opcode.LOAD else Target.ACTIVATION
         program.append((opcode, {} if opcode == Opcode.SYNC else random_transfer(draw, config, opcode, target)))
     expected = Banks(config)
@@ -175,10 +201,11 @@ def test_random_instructions(name, stall):
     bench.run(main)
 
 
-def test_done_comes_with_the_last_write():
+@pytest.mark.parametrize("opcode", [Opcode.LOAD, Opcode.FILL, Opcode.COPY])
+def test_done_comes_with_the_last_write(opcode):
     config = CONFIGS["medium"]
-    fields = {"target": Target.ACTIVATION, "run_words": 7, "count1": 1, "count2": 1, "banks_a": 1, "dram_address": 64}
-    bench = Bench(config, [(Opcode.LOAD, fields), (Opcode.LOAD, fields)])
+    fields = {"target": Target.ACTIVATION, "run_words": 7, "count1": 1, "count2": 1, "banks_a": 1}
+    bench = Bench(config, [(opcode, fields), (opcode, fields)])
 
     async def main(ctx):
         await until(ctx, lambda: len(bench.done_at) == 2)
@@ -187,13 +214,13 @@ def test_done_comes_with_the_last_write():
     bench.run(main)
 
 
+@pytest.mark.parametrize("opcode", [Opcode.LOAD, Opcode.COPY])
 @pytest.mark.parametrize("count1, run_words", [(1, 120), (30, 4), (120, 1)])
-def test_runs_follow_each_other_without_a_pause(count1, run_words):
+def test_runs_follow_each_other_without_a_pause(count1, run_words, opcode):
     """One word a clock from the first to the last, whatever the length of the runs, when word and beat are equally wide."""
-    fields = {
-        "target": Target.ACTIVATION, "run_words": run_words, "count1": count1, "stride1_bytes": 4096, "bank_stride1": run_words, "count2": 1, "banks_a": 1,
-    }  # fmt: skip
-    bench = Bench(CONFIGS["medium"], [(Opcode.LOAD, fields)])
+    stride = {"stride1_bytes": 4096} if opcode == Opcode.LOAD else {"source_stride1": 100}
+    fields = {"target": Target.ACTIVATION, "run_words": run_words, "count1": count1, "bank_stride1": run_words, "count2": 1, "banks_a": 1} | stride
+    bench = Bench(CONFIGS["medium"], [(opcode, fields)])
 
     async def main(ctx):
         await until(ctx, lambda: len(bench.done_at) == 1)
@@ -245,15 +272,16 @@ def test_misaligned(field, target):
     bench.run(main)
 
 
-def test_an_error_response_is_reported_before_the_instruction_is_done():
+@pytest.mark.parametrize("error", [1, 3])
+def test_an_error_response_is_reported_before_the_instruction_is_done(error):
     fields = {"target": Target.ACTIVATION, "run_words": 4, "count1": 1, "count2": 1, "banks_a": 1}
-    bench = Bench(CONFIGS["medium"], [(Opcode.LOAD, fields)] * 2, errors={7})
+    bench = Bench(CONFIGS["medium"], [(Opcode.LOAD, fields)] * 2, errors={7: error})
 
     async def main(ctx):
         await until(ctx, lambda: len(bench.done_at) == 1)
         assert not ctx.get(bench.load.failed)
         await until(ctx, lambda: len(bench.done_at) == 2 or ctx.get(bench.load.failed))
-        assert ctx.get(bench.load.failed)
+        assert ctx.get(bench.load.failed) and ctx.get(bench.load.outside) == (error == 3)
 
     bench.run(main)
 

@@ -7,6 +7,7 @@ from block_bench import simulate, sink, source, until, variant
 
 from hw.isa import INSTRUCTION_BYTES
 from hw.memory_side import FETCH_GROUP, AxiLite, BurstSplitter, MemoryRead, MemoryWrite
+from hw.registers import Register
 
 SHAPES = [(32, 16), (64, 16), (128, 1), (256, 256)]
 
@@ -161,7 +162,7 @@ def test_a_beat_a_clock_in_both_directions():
     beats, sent = [], []
 
     async def read_main(ctx):
-        assert await until(ctx, lambda: len(beats) == 256) <= 256 + 6
+        assert await until(ctx, lambda: len(beats) == 256) <= 256 + 7
 
     bursts: list = []
 
@@ -225,4 +226,132 @@ def test_axi_lite(stall):
         sink([block.bresp], block.bvalid, block.bready, writes, stall=stall, seed=5),
         sink([block.access], block.access_valid, block.access_ready, accesses, stall=stall, seed=6),
         source([block.answer], block.answer_valid, block.answer_ready, answers, stall=stall, seed=7),
+    )  # fmt: skip
+
+
+WINDOW = (0x100, 0x17F)
+"""The first and the last unit of 32 bytes of a window."""
+
+
+def runs_at_the_window(data_bits: int) -> list[tuple[int, int, bool]]:
+    """(first beat, beats, whether wholly in WINDOW), around its ends, across them, far away, and at the end of the address space."""
+    per_unit = 256 // data_bits
+    first, end, top = WINDOW[0] * per_unit, (WINDOW[1] + 1) * per_unit, (1 << 40) // (data_bits // 8)
+    runs = [(first, 1), (first - 1, 1), (first - 1, 2), (first, end - first), (first, end - first + 1), (end - 3, 3), (end - 3, 4), (end, 1), (0, 2),
+            (top - 1, 1), (top - 2, 5), (first + 5, 20)]  # fmt: skip
+    return [(start, beats, first <= start and start + beats <= end) for start, beats in runs]
+
+
+@pytest.mark.parametrize("data_bits, most_beats", SHAPES)
+@pytest.mark.parametrize("stall", [0.0, 0.4])
+def test_reads_outside_the_window_never_reach_the_bus(data_bits, most_beats, stall):
+    """They are answered with as many bad beats, after those of earlier runs and before those of later ones."""
+    block = MemoryRead(config(data_bits, most_beats))
+    runs, beat_bytes = runs_at_the_window(data_bits), data_bits // 8
+    bursts, beats, replies = [], [], []
+
+    async def memory(ctx):
+        answered = 0
+        while True:
+            for address, length in bursts[answered:]:
+                replies.extend((0, address // beat_bytes + i & 0xFFFFFFFF, i == length) for i in range(length + 1))
+                answered += 1
+            await ctx.tick()
+
+    async def main(ctx):
+        ctx.set(block.window_first, WINDOW[0])
+        ctx.set(block.window_last, WINDOW[1])
+        await until(ctx, lambda: len(beats) == sum(count for _, count, _ in runs))
+        for address, length in bursts:
+            assert WINDOW[0] * 32 <= address and address + (length + 1) * beat_bytes <= (WINDOW[1] + 1) * 32
+        expected = [(start + i & 0xFFFFFFFF, 0) if inside else (None, 3) for start, count, inside in runs for i in range(count)]
+        assert [(None if error else data, error) for data, error in beats] == expected
+
+    simulate(
+        block, main, memory,
+        source([block.data_address, block.data_beats], block.data_valid, block.data_ready, [run[:2] for run in runs], stall=stall, seed=1),
+        sink([block.araddr, block.arlen], block.arvalid, block.arready, bursts, stall=stall, seed=3),
+        source([block.rid, block.rdata, block.rlast], block.rvalid, block.rready, replies, stall=stall, seed=4),
+        sink([block.beat_data, block.beat_error], block.beat_valid, block.beat_ready, beats, stall=stall, seed=5),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("data_bits, most_beats", SHAPES)
+@pytest.mark.parametrize("stall", [0.0, 0.4])
+def test_writes_outside_the_window_never_reach_the_bus(data_bits, most_beats, stall):
+    """Their beats are taken, and they are answered in order; what is inside is written as ever."""
+    block = MemoryWrite(config(data_bits, most_beats))
+    runs, beat_bytes = runs_at_the_window(data_bits), data_bits // 8
+    data = [start + i & 0xFFFFFFFF for start, count, _ in runs for i in range(count)]
+    bursts, sent, responses, answers = [], [], [], []
+
+    async def memory(ctx):
+        answered = 0
+        while True:
+            for _ in range(answered, min(len(bursts), sum(last for _, last in sent))):
+                responses.append((0, 0))
+                answered += 1
+            await ctx.tick()
+
+    async def main(ctx):
+        ctx.set(block.window_first, WINDOW[0])
+        ctx.set(block.window_last, WINDOW[1])
+        await until(ctx, lambda: len(answers) == len(runs))
+        assert answers == [(0 if inside else 3,) for *_, inside in runs]
+        written = [address // beat_bytes + i for address, length in bursts for i in range(length + 1)]
+        assert written == [start + i for start, count, inside in runs for i in range(count) if inside]
+        assert [value for value, _ in sent] == [value & 0xFFFFFFFF for value in written]
+        assert not data_left
+
+    data_left = [(value, (1 << beat_bytes) - 1) for value in data]
+    simulate(
+        block, main, memory,
+        source([block.run_address, block.run_beats], block.run_valid, block.run_ready, [run[:2] for run in runs], stall=stall, seed=1),
+        source([block.beat_data, block.beat_strobe], block.beat_valid, block.beat_ready, data_left, stall=stall, seed=2),
+        sink([block.awaddr, block.awlen], block.awvalid, block.awready, bursts, stall=stall, seed=3),
+        sink([block.wdata, block.wlast], block.wvalid, block.wready, sent, stall=stall, seed=4),
+        source([block.bid, block.bresp], block.bvalid, block.bready, responses, stall=stall, seed=5),
+        sink([block.answer_error], block.answer_valid, block.answer_ready, answers, stall=stall, seed=6),
+    )  # fmt: skip
+
+
+def test_window_registers():
+    """The whole address space after reset; written and read in halves, whole units only, without the core."""
+    block = AxiLite()
+    low, high = Register.WRITE_WINDOW_LAST_LOW, Register.WRITE_WINDOW_LAST_HIGH
+    reads, writes, values = [], [], []
+    write_items = [(low, 0xABCD1234, 0xF), (high, 0xFFFFFF56, 0xF), (low, 0, 0x7), (Register.READ_WINDOW_FIRST_LOW, 0xFFFFFFFF, 0xF)]
+    addresses = [(int(register),) for register in Register if "WINDOW" in register.name]
+    to_write, to_read = [item for item in write_items], list(addresses)
+
+    async def main(ctx):
+        await until(ctx, lambda: len(reads) == 8)
+        assert [value for value, _ in reads] == [0, 0, 0xFFFFFFFF, 0xFF] * 2
+        to_write.extend(write_items)
+        await until(ctx, lambda: len(writes) == 4)
+        assert writes == [(0,), (0,), (2,), (0,)]
+        to_read.extend(addresses)
+        await until(ctx, lambda: len(reads) == 16)
+        assert reads[8:] == [(value, 0) for value in (0xFFFFFFE0, 0, 0xFFFFFFFF, 0xFF, 0, 0, 0xABCD123F, 0x56)]
+        values.extend(ctx.get(getattr(block, f"{kind}_window_{end}")) for kind in ("read", "write") for end in ("first", "last"))
+        assert values == [0x7FFFFFF, 2**35 - 1, 0, 0x56ABCD123F >> 5]
+        assert not ctx.get(block.access_valid)
+
+    to_write.clear()
+
+    async def write(ctx):
+        while True:
+            if to_write:
+                address, data, strobe = to_write.pop(0)
+                for port, value in ((block.awaddr, address), (block.wdata, data), (block.wstrb, strobe), (block.awvalid, 1), (block.wvalid, 1)):
+                    ctx.set(port, value)
+                while not (await ctx.tick().sample(block.awready))[-1]:
+                    pass
+                ctx.set(block.awvalid, 0)
+                ctx.set(block.wvalid, 0)
+            await ctx.tick()
+
+    simulate(
+        block, main, write, source([block.araddr], block.arvalid, block.arready, to_read),
+        sink([block.rdata, block.rresp], block.rvalid, block.rready, reads), sink([block.bresp], block.bvalid, block.bready, writes),
     )  # fmt: skip

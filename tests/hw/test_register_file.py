@@ -70,7 +70,7 @@ def test_identification_and_configuration():
     bench.run(main)
 
 
-@pytest.mark.parametrize("address", [0x058, 0x0FC, 0x100 + 8 * len(EVENTS), 0xFFC, 0x002])
+@pytest.mark.parametrize("address", [0x05C, 0x0FC, 0x100 + 8 * len(EVENTS), 0xFFC, 0x002])
 def test_an_address_outside_the_map_is_an_error(address):
     bench = Bench()
 

@@ -7,7 +7,7 @@ from block_bench import simulate, sink, source, until, variant
 
 from hw.isa import FIELDS, INSTRUCTION_BYTES, TOKEN_LIMIT, Engine, Opcode, Target, encode
 from hw.registers import Cause
-from hw.sequencer import IN_FLIGHT, TOKEN_PAIRS, WINDOW, Sequencer
+from hw.sequencer import IN_FLIGHT, TOKEN_PAIRS, Sequencer, program_window
 
 PROGRAM_ADDRESS = 0x40_0000
 OWN = {
@@ -206,7 +206,7 @@ def test_engines_run_ahead_of_each_other_but_not_beyond_the_window():
         for _ in range(600):
             await ctx.tick()
         assert len(bench.taken[Engine.COMPUTE]) == IN_FLIGHT
-        in_window = WINDOW - 1  # one slot is taken by the compute instruction that waits
+        in_window = program_window(bench.config.array.rows) - 1  # one slot is taken by the compute instruction that waits
         assert in_window - 4 <= len(bench.taken[Engine.LOAD]) <= in_window
         assert len(bench.taken[Engine.STORE]) == 0
         bench.hold = set()
@@ -331,11 +331,13 @@ def test_an_illegal_instruction_stops_the_machine(name):
     bench.run(main)
 
 
-@pytest.mark.parametrize("opcode", [Opcode.LOAD, Opcode.STORE, Opcode.CONFIGURE, Opcode.COMPUTE, Opcode.OPERATING_POINT])
+@pytest.mark.parametrize("opcode", [Opcode.LOAD, Opcode.COPY, Opcode.STORE, Opcode.CONFIGURE, Opcode.COMPUTE, Opcode.OPERATING_POINT])
 def test_every_field_may_have_all_its_bits_set(opcode):
     """Bits of the last field are not mistaken for bits beyond it."""
     fields = {f.name: -1 if f.signed else (1 << f.bits) - 1 for f in FIELDS[opcode][7:]}
-    fields |= {name: value for name, value in {"target": 2, "bank": 1}.items() if name in fields}
+    fields |= {name: value for name, value in {"target": 2, "bank": 1, "source_bank": 1, "taps": 1}.items() if name in fields}
+    if opcode == Opcode.COPY:
+        fields["target"] = Target.ACTIVATION
     bench = Bench([encode(opcode, **fields), END])
 
     async def main(ctx):
@@ -493,5 +495,62 @@ def test_stalls_of_the_compute_engine_are_told_apart():
         assert bench.counts["ev_stall_program"] == in_program
         assert sum(bench.counts[name] for name in names) <= bench.counts["running"]
         assert first["ev_stall_load"] <= bench.counts["ev_stall_load"]
+
+    bench.run(main)
+
+
+@pytest.mark.parametrize(
+    ("taps", "design_taps", "legal"), [(1, 0, True), (2, 0, False), (15, 0, False), (3, 3, True), (4, 3, False), (8, 8, True), (9, 8, False)]
+)
+def test_taps_are_limited_by_the_design(taps, design_taps, legal):
+    bench = Bench([encode(Opcode.CONFIGURE, kernel_h=1, kernel_w=1, taps=taps), END], config=variant(array={"depthwise_taps": design_taps}))
+
+    async def main(ctx):
+        await bench.to_end(ctx)
+        assert bench.ended == ("finished" if legal else "failed")
+        if not legal:
+            assert bench.failure(ctx) == (Cause.ILLEGAL_INSTRUCTION, 0)
+
+    bench.run(main)
+
+
+NEVER = {
+    "no token comes": ([engine_instruction(Engine.COMPUTE, waits=[Engine.LOAD]), END], 0),
+    "they wait for each other": (
+        [engine_instruction(Engine.LOAD), engine_instruction(Engine.LOAD, waits=[Engine.COMPUTE], signals=[Engine.COMPUTE]),
+         engine_instruction(Engine.COMPUTE, waits=[Engine.LOAD], signals=[Engine.LOAD]), END], 1,
+    ),
+    "behind an end": ([engine_instruction(Engine.STORE, waits=[Engine.COMPUTE]), engine_instruction(Engine.LOAD), END], 0),
+    "behind a full window": ([engine_instruction(Engine.COMPUTE, waits=[Engine.LOAD])] + [engine_instruction(Engine.STORE)] * 70 + [END], 0),
+    "without an end": ([engine_instruction(Engine.COMPUTE, waits=[Engine.LOAD])], 0),
+    "before an operating point": ([engine_instruction(Engine.COMPUTE, waits=[Engine.STORE]), encode(Opcode.OPERATING_POINT, index=1), END], 0),
+    "a token too many": ([engine_instruction(Engine.LOAD, signals=[Engine.COMPUTE])] * (TOKEN_LIMIT + 1) + [END], TOKEN_LIMIT + 1),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", NEVER)
+def test_tokens_that_never_come_end_the_program(name):
+    """The machine stops and says where; after that it runs a good program."""
+    program, index = NEVER[name]
+    bench = Bench(program, most_clocks=60)
+
+    async def main(ctx):
+        await bench.to_end(ctx)
+        assert bench.ended == "failed" and bench.failure(ctx) == (Cause.DEADLOCK, index)
+        bench.image = b"".join([engine_instruction(Engine.LOAD), END])
+        bench.program_bytes = len(bench.image)
+        await bench.to_end(ctx)
+        assert bench.ended == "finished"
+
+    bench.run(main)
+
+
+def test_slow_engines_and_memory_are_no_deadlock():
+    program = [engine_instruction(Engine.LOAD, signals=[Engine.COMPUTE]), engine_instruction(Engine.COMPUTE, waits=[Engine.LOAD]), END]
+    bench = Bench(program, most_clocks=300, latency=200)
+
+    async def main(ctx):
+        await bench.to_end(ctx)
+        assert bench.ended == "finished"
 
     bench.run(main)
