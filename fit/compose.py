@@ -16,7 +16,7 @@ from flow.table import PARAMETERS, parameters_of
 from hw.config import PARAMETER_BYTES, AcceleratorConfig
 from hw.errors import ModelError
 from hw.isa import INSTRUCTION_BYTES
-from hw.memory_side import ACCESS_BITS, ADDRESS_BITS, ANSWER_BITS, FETCH_GROUP
+from hw.memory_side import ACCESS_BITS, ADDRESS_BITS, ANSWER_BITS, BEAT_ERROR_BITS, FETCH_GROUP
 from hw.post import PARAMETER_BITS
 from hw.sequencer import program_window
 from hw.tiling import Traffic
@@ -108,10 +108,10 @@ def uses(p: Parameters) -> Iterator[Use]:
         ("load_runs", STREAM_FIFO, run_bits, {}),
         ("store_runs", FIFO, run_bits, {}),
         ("store_beats", STREAM_FIFO, p["axi_data_bits"] + axi_bytes, {"word": ("write_beats", _EDGES_A_WORD)}),
-        ("store_answers", FIFO, 1, {}),
+        ("store_answers", FIFO, BEAT_ERROR_BITS, {}),
         ("register_accesses", FIFO, ACCESS_BITS, {}),
         ("register_answers", FIFO, ANSWER_BITS, {}),
-        ("read_beats", p["read_fifo_beats"], p["axi_data_bits"] + 2, {"word": ("read_beats", _EDGES_A_WORD)}),
+        ("read_beats", p["read_fifo_beats"], p["axi_data_bits"] + 1 + BEAT_ERROR_BITS, {"word": ("read_beats", _EDGES_A_WORD)}),
     ):
         yield use("two_clock_fifo", 1, events, role, words=words, bits=bits)
 
