@@ -95,7 +95,7 @@ def uses(p: Parameters) -> Iterator[Use]:
         ("weight", p["cols"], p["weight_words"], weight_bits, ("weight_reads", 1), ("weight_writes", 1)),
         ("output", p["rows"] * sections, p["output_words"], activation_bits / sections, ("output_reads", 1 / sections), ("output_writes", 1)),
         ("parameter", p["post_lanes"], p["parameter_words"] / p["post_lanes"], PARAMETER_BITS, ("parameter_reads", 1), ("parameter_writes", 1)),
-        ("program", 1, np.vectorize(program_window, otypes=[float])(np.asarray(p["rows"]).astype(int)), 8 * INSTRUCTION_BYTES, ("instructions", 1), ("instructions", 1)),
+        ("program", 1, _program_words(p), 8 * INSTRUCTION_BYTES, ("instructions", 1), ("instructions", 1)),
     ):
         yield use("sram", count, {"read": reads, "write": writes}, f"sram_{role}", words=words, bits=bits)
 
@@ -120,6 +120,11 @@ _EDGES_A_WORD = 1 / 2
 """A word in a two-clock FIFO makes two cycles active: the one that writes it and the one that reads it."""
 _RUN_WORDS = 0xFFFF
 """Most words of a run (the instruction's field has 16 bits)."""
+
+
+def _program_words(p: Parameters) -> NDArray:
+    """Words of the program buffer (see `hw.sequencer.program_window`)."""
+    return np.vectorize(lambda rows: float(program_window(int(rows))))(p["rows"])
 
 
 def _longest_word_bytes(p: Parameters) -> NDArray:

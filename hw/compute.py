@@ -51,7 +51,8 @@ class Compute(Shared):
             "param_en": Out(1), "param_addr": Out(sizes.param_addr_bits),
             "out_addr": Out(sizes.out_addr_bits), "out_section": Out(index_bits(sizes.sections)),
             "zero_point": Out(sizes.activation_bits), "clip_low": Out(sizes.activation_bits), "clip_high": Out(sizes.activation_bits),
-            "step": Out(1), "dot_products": Out(1), "step_row_count": Out(row_count), "drain_step": Out(1), "drain_row_count": Out(row_count), "stall_drain": Out(1),
+            "step": Out(1), "dot_products": Out(1), "step_row_count": Out(row_count), "drain_step": Out(1), "drain_row_count": Out(row_count),
+            "stall_drain": Out(1),
         }  # fmt: skip
         short = dict(zip(("r", "c", "l", "d", "m", "q", "a", "aa", "wa", "pa", "oa", "t"), asdict(sizes).values(), strict=True))
         if sizes.depthwise_taps:

@@ -133,7 +133,8 @@ class Issue(wiring.Component):
                 "bank_free": In(2), "may_close": In(1), "waiting": Out(1),
                 "step": Out(1), "step_rows": Out(sizes.rows), "step_row_count": Out(sizes.rows.bit_length()),
                 "step_act_addr": Out(sizes.act_addr_bits), "step_weight_addr": Out(sizes.weight_addr_bits),
-                "step_last": Out(1), "step_section": Out(index_bits(sizes.sections)), "step_loads_weight": Out(1), "step_first": Out(1), "step_bank": Out(1), "step_index": Out(index_bits(sizes.acc_depth)),
+                "step_last": Out(1), "step_section": Out(index_bits(sizes.sections)), "step_loads_weight": Out(1),
+                "step_first": Out(1), "step_bank": Out(1), "step_index": Out(index_bits(sizes.acc_depth)),
                 "block_issued": Out(1), "block": Out(sizes.block),
             }
         )  # fmt: skip

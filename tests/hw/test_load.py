@@ -102,7 +102,8 @@ def random_transfer(draw: random.Random, config: AcceleratorConfig, opcode: Opco
 class Bench:
     """A load engine with the rest of the machine around it."""
 
-    def __init__(self, config: AcceleratorConfig, program: list[tuple[Opcode, dict]], *, stall: float = 0.0, errors: dict[int, int] = MappingProxyType({}), latency: int = 5):
+    def __init__(self, config: AcceleratorConfig, program: list[tuple[Opcode, dict]], *, stall: float = 0.0,
+                 errors: dict[int, int] = MappingProxyType({}), latency: int = 5):  # fmt: skip
         self.load = load = Load(config)
         self.config, self.errors, self.latency = config, errors, latency
         self.seen = Banks(config)
