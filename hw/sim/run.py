@@ -97,15 +97,19 @@ class SimulationResult:
 # --- build ------------------------------------------------------------------------------------
 
 
-def build(*, verilog: Sequence[Path], axi_data_bits: int, out_dir: Path = BUILD_DIR / "sim", trace: bool = False) -> Path:
+def build(
+    *, verilog: Sequence[Path], axi_data_bits: int, out_dir: Path = BUILD_DIR / "sim", trace: bool = False, random_initial: bool = False
+) -> Path:
     """The simulator executable for `verilog`, which must hold a module `accelerator` with the ports that tb.sv connects.
 
-    It is built once for the same contents, into `out_dir`; a trace costs speed even when it is not written.
+    It is built once for the same contents, into `out_dir`; a trace costs speed even when it is not written. With `random_initial` the
+    contents of registers and memories at power-on can be drawn by `simulate`; else they are 0.
     """
     if axi_data_bits not in AXI_DATA_BITS:
         raise ConfigError(f"axi_data_bits must be one of {AXI_DATA_BITS}, not {axi_data_bits}")
     flags = ["--cc", "--exe", "--timing", "--no-sched-zero-delay", "--vpi", "--prefix", "Vtop", "--top-module", "tb", f"-GAXI_DATA_BITS={axi_data_bits}"]
-    flags += ["-O3", "--x-assign", "fast", "--x-initial", "fast", "--Wno-fatal", "--Wno-lint", "--Wno-style", "-o", "simulator"]
+    unknown = "unique" if random_initial else "fast"
+    flags += ["-O3", "--x-assign", unknown, "--x-initial", unknown, "--Wno-fatal", "--Wno-lint", "--Wno-style", "-o", "simulator"]
     flags += ["--trace-vcd", "-DTRACE"] if trace else []
     optimize = ["OPT_FAST=-O2", "OPT_SLOW=-O0", "OPT_GLOBAL=-O2"]
 
@@ -167,6 +171,7 @@ def simulate(
     fault_response: Literal["slave", "decode"] = "slave",
     op_ack_cycles: int = 4,
     trace: TraceRequest | None = None,
+    initial_seed: int | None = None,
     wall_limit_s: float = 3600.0,
 ) -> SimulationResult:
     """Run one program on the accelerator and return what it counted and wrote.
@@ -177,6 +182,7 @@ def simulate(
         transactions left open at the end. `fault_regions` answer with SLVERR, or DECERR if `fault_response` is "decode".
     stall_probability: chance, each cycle and channel, that the memory holds back a ready or a new valid; drawn from `seed`.
     jitter_s, interleave: up to so much is added to each latency; beats of bursts with different ids come in random turns.
+    initial_seed: draws what registers and memories hold at power-on; needs a simulator built with `random_initial`.
     An error that the accelerator itself reports is in the result's `cause`.
     """
     _check_arguments(core_period_ps, mem_period_ps, stall_probability, timeout_cycles, regions)
@@ -210,6 +216,8 @@ def simulate(
         (folder / "request.json").write_text(json.dumps(request))
         plusargs = periods | {"mem_phase_ps": mem_phase_ps, "op_ack_cycles": op_ack_cycles, "memory": folder / "memory.txt"}
         command = [simulator, *(f"+{key}={value}" for key, value in plusargs.items()), *_trace_plusargs(trace, folder)]
+        if initial_seed is not None:
+            command += ["+verilator+rand+reset+2", f"+verilator+seed+{initial_seed}"]
         answer, counters = _run(command, folder, wall_limit_s)
         contents = np.fromfile(folder / "dump.bin", dtype=np.uint8)
         if trace is not None:
