@@ -10,6 +10,7 @@ from hw.config import AcceleratorConfig
 from hw.decode import INSTRUCTION_BITS, fields
 from hw.isa import FIELDS, INSTRUCTION_BYTES, TOKEN_LIMIT, Engine, Opcode, Target
 from hw.memory_side import ADDRESS_BITS, BEAT_ERROR_BITS, FETCH_GROUP, program_beats_bits, run_ports
+from hw.pe import reduce_balanced
 from hw.registers import Cause
 from hw.runs import beat_of_byte
 from hw.shared import Shared, output_register, register
@@ -431,10 +432,8 @@ class Sequencer(Shared):
                 with m.Elif(overrun):
                     fail(Cause.PROGRAM_OVERRUN, self._total)
                 with m.If(stuck):
-                    fail(Cause.DEADLOCK, self._index(leader))
-                    for state in reversed(list(states)):
-                        with m.If(state.has_next):
-                            fail(Cause.DEADLOCK, self._index(state))
+                    behind = reduce_balanced([self._distance(self._received, state) for state in states], lambda a, b: Mux(a > b, a, b))
+                    fail(Cause.DEADLOCK, (self._received - behind)[: len(self._received)])
                 for engine in (Engine.STORE, Engine.LOAD):
                     state = self._engines[engine]
                     reading = engine == Engine.LOAD

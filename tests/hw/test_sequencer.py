@@ -524,7 +524,7 @@ NEVER = {
     "behind a full window": ([engine_instruction(Engine.COMPUTE, waits=[Engine.LOAD])] + [engine_instruction(Engine.STORE)] * 70 + [END], 0),
     "without an end": ([engine_instruction(Engine.COMPUTE, waits=[Engine.LOAD])], 0),
     "before an operating point": ([engine_instruction(Engine.COMPUTE, waits=[Engine.STORE]), encode(Opcode.OPERATING_POINT, index=1), END], 0),
-    "a token too many": ([engine_instruction(Engine.LOAD, signals=[Engine.COMPUTE])] * (TOKEN_LIMIT + 1) + [END], TOKEN_LIMIT + 1),
+    "a token too many": ([engine_instruction(Engine.LOAD, signals=[Engine.COMPUTE])] * (TOKEN_LIMIT + 1) + [END], TOKEN_LIMIT + 1),  # at the end
 }  # fmt: skip
 
 
