@@ -81,10 +81,11 @@ def memory_and_outputs(seed: int) -> tuple[bytearray, np.ndarray, np.ndarray]:
                 first[y, x, c] = requantize(total, *parameters[c], 5, -128, 127)
     rows = [first[4 * row : 4 * row + 4] for row in range(ROWS)]
     second = np.stack([[[rows[1 - row][2 * y : 2 * y + 2, 2 * x : 2 * x + 2].max(axis=(0, 1)) for x in range(3)] for y in range(2)] for row in range(ROWS)])
+    scales = b"".join((bias & 2**32 - 1 | multiplier << 32 | shift << 48).to_bytes(8, "little") for bias, multiplier, shift in parameters + [(0, 1, 0)] * 4)
     memory = bytearray(0x6000)
     for address, data in (
         (PROGRAM, program()), (IMAGE, image.astype(np.int8).tobytes()), (WEIGHTS, depthwise_columns(kernel) + pooling_columns()),
-        (PARAMETERS, b"".join((bias & 2**32 - 1 | multiplier << 32 | shift << 48).to_bytes(8, "little") for bias, multiplier, shift in parameters + [(0, 1, 0)] * 4)),
+        (PARAMETERS, scales),
     ):  # fmt: skip
         memory[address : address + len(data)] = data
     return memory, first, second

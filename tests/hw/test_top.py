@@ -255,6 +255,33 @@ def test_errors_are_reported_and_survived():
         assert await machine.to_end(ctx) == (False, Cause.MISALIGNED, program + 4)
         await work.check_run(ctx)
 
+        # Windows that leave out all but the first bytes of the output or of the weights; then the first instructions of the program.
+        for window, region, cause, opcode in (("WRITE", "layer.output", Cause.WRITE_OUTSIDE, "STORE"), ("READ", "layer.weights", Cause.READ_OUTSIDE, "LOAD")):
+            first, end = work.region(region).address + 32, work.region(region).address + work.region(region).size_bytes
+            await machine.write(ctx, Register[f"{window}_WINDOW_LAST_LOW"], first - 1)
+            await machine.write(ctx, Register[f"{window}_WINDOW_LAST_HIGH"], 0)
+            work.refresh()
+            await work.start(ctx)
+            done, reported, address = await machine.to_end(ctx)
+            assert (done, reported) == (False, cause)
+            assert work.program.instruction((address - program) // INSTRUCTION_BYTES)[0].name == opcode
+            assert machine.memory[first:end] == work.image[first:end]
+            await machine.write(ctx, Register[f"{window}_WINDOW_LAST_HIGH"], 0xFF)
+            await work.check_run(ctx)
+        await machine.write(ctx, Register.READ_WINDOW_FIRST_LOW, program + 2 * INSTRUCTION_BYTES)
+        await work.start(ctx)
+        assert await machine.to_end(ctx) == (False, Cause.READ_OUTSIDE, program)
+        await machine.write(ctx, Register.READ_WINDOW_FIRST_LOW, 0)
+        await work.check_run(ctx)
+
+        # The first instruction that waits for a token does so for ever.
+        work.refresh()
+        index = next(i for i in range(work.program.instructions) if work.program.instruction(i)[1].get("wait_load"))
+        machine.memory[program + index * INSTRUCTION_BYTES] |= 1 << 6  # wait_store as well
+        await work.start(ctx)
+        assert await machine.to_end(ctx) == (False, Cause.DEADLOCK, program + index * INSTRUCTION_BYTES)
+        await work.check_run(ctx)
+
     machine.run(main)
 
 
