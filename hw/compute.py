@@ -27,7 +27,7 @@ class Compute(Shared):
 
     An instruction is taken where `instr_valid` and `instr_ready`; `done` pulses once for each, in order. A COMPUTE is taken while the one
     before it makes its last step, and drains while the next one issues: there is no idle cycle between them. CONFIGURE and SYNC wait until
-    all is done. `idle` says that nothing is in flight.
+    all is done. `soon` says that the next COMPUTE can be taken now or within a few steps; `idle` that nothing is in flight.
 
     * A step: in a cycle with `act_en` (one bit a working row) the activation banks are read at `act_addr`, with `weight_en` the weight banks
       at `weight_addr`, and `mac_*` tell the rows what to do with the words (see `hw.pe_row`).
@@ -44,7 +44,7 @@ class Compute(Shared):
         self.sizes = sizes
         index, row_count = index_bits(sizes.acc_depth), sizes.rows.bit_length()
         ports = {
-            "instr_payload": In(INSTRUCTION_BITS), "instr_valid": In(1), "instr_ready": Out(1), "done": Out(1), "idle": Out(1),
+            "instr_payload": In(INSTRUCTION_BITS), "instr_valid": In(1), "instr_ready": Out(1), "soon": Out(1), "done": Out(1), "idle": Out(1),
             "act_en": Out(sizes.rows), "act_addr": Out(sizes.act_addr_bits), "weight_en": Out(1), "weight_addr": Out(sizes.weight_addr_bits),
             "mac_first": Out(1), "maximum": Out(1), "mac_bank": Out(1), "mac_index": Out(index),
             "drain_en": Out(sizes.rows), "drain_bank": Out(1), "drain_index": Out(index), "drain_group": Out(index_bits(sizes.groups)),
@@ -129,6 +129,7 @@ class Compute(Shared):
             accept.eq(self.instr_valid & self.instr_ready),
             issue.instr_payload.eq(self.instr_payload),
             issue.start.eq(accept & is_compute),
+            self.soon.eq(issue.soon),
             self.done.eq(drained | at_once),
             self.idle.eq(in_flight == 0),
         ]

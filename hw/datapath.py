@@ -51,8 +51,9 @@ def event_bits(config: AcceleratorConfig) -> dict[str, int]:
 class Datapath(wiring.Component):
     """Everything between the bank write ports and the output banks' read port.
 
-    * Instructions (CONFIGURE, COMPUTE, or SYNC for this engine) are taken in order where `instr_valid` and `instr_ready`; `done` pulses once
-      for each, in order, when it is complete: its reads are over and its outputs can be read. At most `MAX_IN_FLIGHT` are in flight.
+    * Instructions (CONFIGURE, COMPUTE, or SYNC for this engine) are taken in order where `instr_valid` and `instr_ready` (`soon`: see
+      `hw.compute`); `done` pulses once for each, in order, when it is complete: its reads are over and its outputs can be read. At most
+      `MAX_IN_FLIGHT` are in flight.
     * Activation banks: bit r of `act_write_a` writes `act_write_data` to row r's bank at `act_write_addr_a`, bit r of `act_write_b` at
       `act_write_addr_b`; a row must not be in both.
     * Weight banks: bit c of `weight_write` writes column c's bank; it takes word c mod `weight_write_words` of `weight_write_data`.
@@ -66,7 +67,7 @@ class Datapath(wiring.Component):
         array = config.array
         param_word = address_bits(config.parameter_bank_words)
         ports = {
-            "instr_payload": In(INSTRUCTION_BITS), "instr_valid": In(1), "instr_ready": Out(1), "done": Out(1), "idle": Out(1),
+            "instr_payload": In(INSTRUCTION_BITS), "instr_valid": In(1), "instr_ready": Out(1), "soon": Out(1), "done": Out(1), "idle": Out(1),
             "act_write_a": In(array.rows), "act_write_addr_a": In(address_bits(config.activation_words)),
             "act_write_b": In(array.rows), "act_write_addr_b": In(address_bits(config.activation_words)),
             "act_write_data": In(config.activation_word_bits),
@@ -98,7 +99,7 @@ class Datapath(wiring.Component):
 
         m.d.comb += [
             compute.instr_payload.eq(self.instr_payload), compute.instr_valid.eq(self.instr_valid),
-            self.instr_ready.eq(compute.instr_ready), self.done.eq(compute.done), self.idle.eq(compute.idle),
+            self.instr_ready.eq(compute.instr_ready), self.soon.eq(compute.soon), self.done.eq(compute.done), self.idle.eq(compute.idle),
         ]  # fmt: skip
         for col, one in enumerate(weights):
             word = col % weight_write_words(config)

@@ -118,7 +118,8 @@ class _Taps:
 
 
 class Issue(wiring.Component):
-    """Takes a COMPUTE (`instr_payload`) with `start`, where `free`, and makes one step of it in every cycle of the next ones.
+    """Takes a COMPUTE (`instr_payload`) with `start`, where `free`, and makes one step of it in every cycle of the next ones. `soon` says
+    that it is free or will be within a few pixels.
 
     `step_*` describe the step that is made in this cycle; where words are kept (`depthwise_taps`) a step is one word, and `step_last` says that
     it is the last of its dot product. A block's first step waits until its bank of accumulators is free and `may_close`
@@ -129,7 +130,7 @@ class Issue(wiring.Component):
         self.sizes = sizes
         super().__init__(
             {
-                "instr_payload": In(INSTRUCTION_BITS), "start": In(1), "free": Out(1), "config": In(sizes.configuration),
+                "instr_payload": In(INSTRUCTION_BITS), "start": In(1), "free": Out(1), "soon": Out(1), "config": In(sizes.configuration),
                 "bank_free": In(2), "may_close": In(1), "waiting": Out(1),
                 "step": Out(1), "step_rows": Out(sizes.rows), "step_row_count": Out(sizes.rows.bit_length()),
                 "step_act_addr": Out(sizes.act_addr_bits), "step_weight_addr": Out(sizes.weight_addr_bits),
@@ -189,6 +190,7 @@ class Issue(wiring.Component):
             block_done.eq(step_done & block_last & kernel_last),
             pass_done.eq(block_done & tile_last),
             self.free.eq(~active | instruction_done),
+            self.soon.eq(~active | (passes.last & kernel_last & y.last & (x.left <= 7))),
             self.waiting.eq(active & ~go),
         ]
 

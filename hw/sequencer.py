@@ -167,7 +167,7 @@ class Sequencer(Shared):
             "start": In(1), "soft_reset": In(1), "program_address": In(ADDRESS_BITS), "program_bytes": In(32),
             "running": Out(1), "busy": Out(1), "finished": Out(1), "failed": Out(1), "cause": Out(8), "error_address": Out(32),
             "beat_data": In(config.memory.axi_data_bits), "beat_error": In(BEAT_ERROR_BITS), "beat_program": In(1), "beat_valid": In(1), "beat_ready": Out(1),
-            "instr_payload": Out(INSTRUCTION_BITS), "stop": Out(1), "engine_reset": Out(1), "compute_issuing": In(1),
+            "instr_payload": Out(INSTRUCTION_BITS), "stop": Out(1), "engine_reset": Out(1), "compute_soon": In(1), "compute_issuing": In(1),
             "op_req_valid": Out(1), "op_req_index": Out(8), "op_ack": In(1),
             "ev_instructions": Out(1), "ev_stall_load": Out(1), "ev_stall_store": Out(1), "ev_stall_program": Out(1),
         }  # fmt: skip
@@ -179,6 +179,10 @@ class Sequencer(Shared):
         self.window = program_window(config.array.rows)
         taps = config.array.depthwise_taps
         super().__init__(ports, r=config.array.rows, d=config.memory.axi_data_bits, **({"t": taps} if taps else {}))
+
+    def _soon(self, engine: Engine) -> Signal:
+        """Whether an engine can take an instruction by the time it is offered. (What the compute engine is ready for depends on what is offered.)"""
+        return self.compute_soon if engine == Engine.COMPUTE else self._port(engine, "ready")
 
     def _port(self, engine: Engine, name: str) -> Signal:
         return getattr(self, f"{engine.name.lower()}_{name}")
@@ -280,7 +284,7 @@ class Sequencer(Shared):
 
         m.d.comb += state.has_next.eq(state.seen & (state.slot.kind == engine))
         m.d.comb += state.tokens_there.eq(Cat(~state.slot.waits[source] | (tokens != 0) for (source, to), tokens in self._tokens.items() if to == engine).all())
-        m.d.comb += state.may_start.eq(state.has_next & state.tokens_there & self._port(engine, "ready") & ~state.full)
+        m.d.comb += state.may_start.eq(state.has_next & state.tokens_there & self._soon(engine) & ~state.full)
 
     def _retire(self, m: Module, engine: Engine) -> None:
         """Count complete instructions, and give the tokens of the oldest as soon as all its queues have room."""
@@ -356,7 +360,7 @@ class Sequencer(Shared):
     def _count_stalls(self, m: Module) -> None:
         """Why the compute engine has nothing to do: exclusive of each other and of its own events."""
         state = self._engines[Engine.COMPUTE]
-        free = self.running & self.compute_ready & ~self.compute_issuing
+        free = self.running & self.compute_soon & ~self.compute_issuing
         waiting = free & state.seen & (state.slot.kind == Kind.COMPUTE)
         lacks_load = state.slot.waits[Engine.LOAD] & (self._tokens[Engine.LOAD, Engine.COMPUTE] == 0)
         lacks_store = state.slot.waits[Engine.STORE] & (self._tokens[Engine.STORE, Engine.COMPUTE] == 0)

@@ -140,6 +140,7 @@ class Accelerator(wiring.Component):
         # Control and events.
         m.d.comb += [getattr(sequencer, name).eq(getattr(registers, name)) for name in ("start", "soft_reset", "program_address", "program_bytes")]
         m.d.comb += [getattr(registers, name).eq(getattr(sequencer, name)) for name in ("busy", "finished", "failed", "cause", "error_address")]
+        m.d.comb += sequencer.compute_soon.eq(datapath.soon)
         m.d.comb += sequencer.compute_issuing.eq(datapath.ev_compute_busy | datapath.ev_stall_drain)
         m.d.comb += [getattr(registers, f"ev_{name}").eq(getattr(datapath, f"ev_{name}")) for name in event_bits(config)]
         m.d.comb += [getattr(registers, name).eq(getattr(sequencer, name)) for name in sequencer.signature.members if name.startswith("ev_")]

@@ -91,6 +91,8 @@ class Bench:
             while True:
                 ready = len(pending) < self.draw.randrange(1, IN_FLIGHT + 2)
                 ctx.set(self.port(engine, "ready"), ready)
+                if engine == Engine.COMPUTE:
+                    ctx.set(self.sequencer.compute_soon, ready or self.draw.random() < 0.1)
                 done = bool(pending) and pending[0] <= self.clock and engine not in self.hold
                 ctx.set(self.port(engine, "done"), done)
                 if done:
