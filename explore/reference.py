@@ -73,6 +73,11 @@ def page() -> str:
                     "`build/tables/<technology>/corners.csv`, written by `voltfront characterize`, with its provenance in `corners.json`. `flow/table.py`.",
                 ),
                 _columns(
+                    f"paths.csv, version {table.TABLE_VERSION}",
+                    table.PATH_COLUMNS,
+                    "`build/tables/<technology>/paths.csv`, written by `voltfront characterize`: slowest paths between the blocks of whole designs.",
+                ),
+                _columns(
                     f"cycles.csv, version {table.TABLE_VERSION}",
                     table.CYCLE_COLUMNS,
                     "`build/tables/cycles.csv`, written by `voltfront characterize`: event counters of RTL simulations. `flow/table.py`.",

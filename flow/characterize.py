@@ -1,4 +1,4 @@
-"""The campaign: every design of a plan through simulation, synthesis, timing and power, into the two tables.
+"""The campaign: every design of a plan through simulation, synthesis, timing and power, into the tables.
 
 Every stage of every design is a cached step, so a second run resumes where the first one ended. Designs are independent
 tasks; rows come out in the order of the plan whatever the number of workers.
@@ -22,7 +22,7 @@ from flow.measure import Trace, characterized, design_rows, sampled_instances
 from flow.plan import Plan, Run, Window
 from flow.simulation import DRAM_PART, TRACE_MARGIN_CYCLES, Rtl, RunResult, emit_rtl, simulate_window
 from flow.sram import load_sram_technology
-from flow.table import CORNER_COLUMNS, CYCLE_COLUMNS, TABLE_VERSION, Provenance, parameters_of, write_table
+from flow.table import CORNER_COLUMNS, CYCLE_COLUMNS, PATH_COLUMNS, TABLE_VERSION, Provenance, parameters_of, write_table
 from flow.tech import Technology
 from flow.tools import TOOLS, tool_version
 from hw.config import AcceleratorConfig
@@ -41,6 +41,7 @@ class DesignTables:
     """What one design adds to the tables."""
 
     corners: list[dict]
+    paths: list[dict]
     cycles: list[dict]
     rtl_hash: str
 
@@ -48,7 +49,7 @@ class DesignTables:
 def characterize(
     plan: Plan, technology: Technology, *, tables: Path = TABLES, cache: Path = DEFAULT_CACHE, workers: int | None = None, command: str = ""
 ) -> tuple[Path, Path]:
-    """Measure all designs of `plan`; writes and returns `<tables>/<technology>/corners.csv` and `<tables>/cycles.csv`."""
+    """Measure all designs of `plan`; writes and returns `<tables>/<technology>/corners.csv` and `<tables>/cycles.csv`. Beside the former lies `paths.csv`."""
     corners = table_corners(technology)
     designs = plan.all_designs()
     results: dict[str, DesignTables] = {}
@@ -77,6 +78,8 @@ def characterize(
         | {f"liberty:{Path(p).name}": file_hash(Path(p)) for corner in technology.corners for p in corner.liberty},
     )
     corner_path, cycle_path = tables / technology.name / "corners.csv", tables / "cycles.csv"
+    path_path = corner_path.with_name("paths.csv")
+    write_table(pd.DataFrame([row for t in ordered for row in t.paths], columns=list(PATH_COLUMNS)), PATH_COLUMNS, path_path, provenance)
     write_table(pd.DataFrame([row for t in ordered for row in t.corners], columns=list(CORNER_COLUMNS)), CORNER_COLUMNS, corner_path, provenance)
     write_table(pd.DataFrame([row for t in ordered for row in t.cycles], columns=list(CYCLE_COLUMNS)), CYCLE_COLUMNS, cycle_path, provenance)
     return corner_path, cycle_path
@@ -95,8 +98,8 @@ def measure_design(config: AcceleratorConfig, plan: Plan, technology: Technology
     rtl = emit_rtl(config, cache=cache)
     cycles = [_cycle_row(config, run, simulate_window(config, run, cache=cache)) for run in plan.runs]
     traces = [_trace(config, rtl, window, plan, cache) for window in plan.activity]
-    rows = design_rows(config, rtl, traces, technology=technology, corners=corners, instances=plan.instances, cache=cache)
-    return DesignTables(corners=rows, cycles=cycles, rtl_hash=rtl.content_hash)
+    rows, paths = design_rows(config, rtl, traces, technology=technology, corners=corners, instances=plan.instances, cache=cache)
+    return DesignTables(corners=rows, paths=paths, cycles=cycles, rtl_hash=rtl.content_hash)
 
 
 def _trace(config: AcceleratorConfig, rtl: Rtl, window: Window, plan: Plan, cache: Path) -> Trace:

@@ -1,4 +1,4 @@
-"""Rows of the corner table for one design: synthesis, timing, replayed activity and power of each of its blocks at each corner."""
+"""Rows of the corner and path tables for one design: synthesis, timing, replayed activity and power of each of its blocks at each corner."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -20,7 +20,7 @@ from flow.simulation import TRACE_MARGIN_CYCLES, Rtl
 from flow.sram import SramMacro, Yardstick, library_fo4_s, load_sram_technology, sram_figures, write_sram_liberty, yardstick
 from flow.sta import ClockTiming, TimingResult, time_design
 from flow.synth import RECIPES, SynthResult, synthesize
-from flow.table import CORNER_COLUMNS, TABLE_VERSION, parameters_of
+from flow.table import CORNER_COLUMNS, PATH_COLUMNS, TABLE_VERSION, parameters_of
 from flow.tech import CellRoles, Technology, WireModel, liberty_files, read_libraries
 from hw.config import AcceleratorConfig
 from hw.emit import Block
@@ -55,6 +55,8 @@ KINDS = {
     "two_clock_fifo": BlockKind(event="word", when=(("w_valid", "w_ready"), ("r_valid", "r_ready"))),
     "synchronizer": BlockKind(event="cycle"),
 }
+ACCUMULATORS = "pe_accumulator"
+"""Group of the registers that a PE's last stage ends in; its paths are the accumulation, those between its others the multiplication."""
 GLUE = "glue"
 """The logic between the blocks (multiplexers of the top level), characterized with every block as a black box."""
 
@@ -199,8 +201,8 @@ def design_rows(
     corners: Sequence[Corner],
     instances: int,
     cache: Path = DEFAULT_CACHE,
-) -> list[dict]:
-    """All rows of `flow.table.CORNER_COLUMNS` of one design: its blocks, the logic between them, its memories, and the whole."""
+) -> tuple[list[dict], list[dict]]:
+    """All rows of `flow.table.CORNER_COLUMNS` of one design: its blocks, the logic between them, its memories, and the whole; and its `PATH_COLUMNS` rows."""
     nominal = technology.nominal_corner()
     blocks = characterized(rtl.blocks)
     pes = tuple(sorted({block.module for block in blocks if block.name == "pe"}))
@@ -213,10 +215,10 @@ def design_rows(
             recipe=RECIPES["balanced"], clock_gating=config.clock_gating, cache=cache,
         )  # fmt: skip
 
-    def timed(netlists: Sequence[SynthResult], module: str, clocks: Sequence[str], macro_liberty=None) -> tuple[TimingResult, ...]:
+    def timed(netlists: Sequence[SynthResult], module: str, clocks: Sequence[str], macro_liberty=None, groups=()) -> tuple[TimingResult, ...]:
         return time_design(
             netlists=[n.netlist for n in netlists], module=module, technology=technology, corners=corners, clocks=clocks, macro_liberty=macro_liberty,
-            jobs=1, cache=cache,
+            groups=groups, jobs=1, cache=cache,
         )  # fmt: skip
 
     boxes = {block.module: _inside(block, rtl, pes) for block in blocks}
@@ -248,8 +250,43 @@ def design_rows(
                 shared = base | _corner(corner) | _delays(timing.clocks) | {"workload": trace.workload, "batch": trace.batch}
                 rows += [shared | _energies(phase) for phase in phases]
     rows += _memory_rows(config, rtl, macros, technology=technology, corners=corners)
-    rows += _whole_rows(config, rtl, outer, synthesized, rows, mapped, timed, macros, liberty, technology=technology, corners=corners)
-    return [{name: row[name] for name in CORNER_COLUMNS} for row in rows]
+    glue = mapped("accelerator", ("core_clk", "mem_clk"), [block.module for block in outer] + list(macros))
+    timings = timed([glue, *synthesized.values()], "accelerator", ("core_clk", "mem_clk"), liberty, register_groups(rtl))
+    rows += _whole_rows(config, rows, glue, timings, technology=technology)
+    return [{name: row[name] for name in CORNER_COLUMNS} for row in rows], _path_rows(config, timings, technology=technology)
+
+
+def register_groups(rtl: Rtl) -> tuple[tuple[str, str], ...]:
+    """Patterns of pins of the whole netlist and the group of each, the inner ones first: kinds of blocks, FIFOs by name, banks, accumulators.
+
+    Below an instance of a characterized block the netlist is hierarchical ('/'); everything above is flat, with '.' in its names.
+    """
+    blocks = characterized(rtl.blocks)
+    outer = [path for block in blocks if block.name != "pe" for path in block.instances]
+
+    def pins(path: str) -> str:
+        inside = next((p for p in outer if path.startswith(f"{p}.")), None)
+        return f"{path}/*" if inside is None else f"{inside}/{path.removeprefix(f'{inside}.')}/*"
+
+    memories = [(pins(path), f"sram_{path.split('.')[-1].split('_')[0]}") for memory in rtl.macros for path in memory.instances]
+    pes = [pins(path) for block in blocks if block.name == "pe" for path in block.instances]
+    groups = [*memories, *((f"{pattern.removesuffix('*')}acc_*", ACCUMULATORS) for pattern in pes), *((pattern, "pe") for pattern in pes)]
+    for block in blocks:
+        if block.name != "pe":
+            groups += [(pins(path), path.split(".")[-1] if block.name == "two_clock_fifo" else block.name) for path in block.instances]
+    return tuple(groups)
+
+
+def _path_rows(config: AcceleratorConfig, timings: Sequence[TimingResult], *, technology: Technology) -> list[dict]:
+    """Rows of `PATH_COLUMNS` of the whole design."""
+    domains = {"core_clk": "core", "mem_clk": "memory"}
+    rows = [
+        _identity(config, technology) | _corner(timing.corner)
+        | {"domain": domains[found.clock], "start": found.start_group, "end": found.end_group, "delay_s": found.path.delay_s,
+           "start_pin": found.path.start, "end_pin": found.path.end}
+        for timing in timings for found in timing.groups
+    ]  # fmt: skip
+    return [{name: row[name] for name in PATH_COLUMNS} for row in rows]
 
 
 def _inside(block: Block, rtl: Rtl, pes: Sequence[str]) -> tuple[str, ...]:
@@ -321,14 +358,13 @@ def _macro_liberty(folder: Path, *, macros: tuple[SramMacro, ...], sram: Path, i
     return path
 
 
-def _whole_rows(config, rtl, outer, synthesized, rows, mapped, timed, macros, liberty, *, technology, corners) -> list[dict]:
+def _whole_rows(config: AcceleratorConfig, rows: list[dict], glue: SynthResult, timings: Sequence[TimingResult], *, technology: Technology) -> list[dict]:
     """The whole design at each corner: timed with all its netlists and memories linked; area and leakage added up over its blocks and
     the logic between them. Its energy is that of a cycle of the first workload, blocks weighted with the cycles they spent in each phase."""
-    glue = mapped("accelerator", ("core_clk", "mem_clk"), [block.module for block in outer] + list(macros))
-    timings = timed([glue, *synthesized.values()], "accelerator", ("core_clk", "mem_clk"), liberty)
     first = next(row["workload"] for row in rows if row["block"] == "compute")
     found = []
-    for corner, timing in zip(corners, timings, strict=True):
+    for timing in timings:
+        corner = timing.corner
         here = [row for row in rows if all(row[key] == value for key, value in _corner(corner).items())]
         once = {row["module"]: row for row in here}.values()
         parts = [row for row in here if row["workload"] == first]

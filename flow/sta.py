@@ -6,7 +6,8 @@ outputs carry four inverters.
 
 Paths are kept in four classes, so that blocks timed alone compose into a design: what a path
 from one block's register to another's needs is `reg_to_output` of the first plus `input_to_reg`
-of the second.
+of the second. In a whole design the slowest path between any two groups of registers can be
+asked for: it goes through the ports that are really connected, with the loads they really have.
 """
 
 import os
@@ -29,6 +30,8 @@ _CLASSES = {  # class of path: the clock it starts at and the one it ends at, {0
     "reg_to_output": ("{0}", "{0}__outputs"),
     "input_to_output": ("{0}__inputs", "{0}__outputs"),
 }
+OTHER_GROUP = "glue"
+"""Registers that belong to no group."""
 # Long against every path, so that slack is positive; short enough for OpenSTA's single precision.
 _LONG_PERIOD_PS = 1e5
 _PERIOD_TOLERANCE = 2e-3
@@ -73,16 +76,28 @@ class ClockTiming:
 
 
 @dataclass(frozen=True, kw_only=True)
+class GroupPath:
+    """The slowest path from one group of registers to another (or to itself) that one clock drives."""
+
+    clock: str
+    start_group: str
+    end_group: str
+    path: TimedPath
+
+
+@dataclass(frozen=True, kw_only=True)
 class TimingResult:
     """Timing of a module at one corner, one entry for each clock in the order asked for.
 
     `untimed_endpoints` counts flop inputs and outputs that no timed path reaches, such as those tied to a constant.
+    `groups` holds the slowest path between any two groups of registers that have one.
     """
 
     module: str
     corner: Corner
     clocks: tuple[ClockTiming, ...]
     untimed_endpoints: int
+    groups: tuple[GroupPath, ...] = ()
 
     def __getitem__(self, clock: str) -> ClockTiming:
         return next(timing for timing in self.clocks if timing.clock == clock)
@@ -101,6 +116,7 @@ def time_design(
     corners: Sequence[Corner],
     clocks: Sequence[str],
     macro_liberty: Mapping[Corner, Sequence[Path]] | None = None,
+    groups: Sequence[tuple[str, str]] = (),
     timeout_s: float = 900.0,
     jobs: int | None = None,
     cache: Path = DEFAULT_CACHE,
@@ -110,7 +126,8 @@ def time_design(
     `netlists` are the mapped Verilog files of the module and of all modules below it: one file for a
     block, all of them for a whole design. `clocks` names its clock ports; several are asynchronous to one
     another. `macro_liberty` gives the Liberty files of SRAM macros for each corner, made for the corner's
-    `sram_vdd_v`. `jobs` corners run at a time (default: one per processor).
+    `sram_vdd_v`. `groups` are (pattern of hierarchical pin names, as of Tcl's `string match`; name of the group): a register is in
+    the first one that it matches, else in `OTHER_GROUP`. `jobs` corners run at a time (default: one per processor).
 
     Raises `ConfigError` for a corner without Liberty or an unknown clock port, `ToolError` if OpenSTA
     fails, an instance has no definition, a register has no clock, or paths do not take a whole period.
@@ -120,7 +137,7 @@ def time_design(
 
     def time_corner(corner: Corner) -> TimingResult:
         macros = (macro_liberty or {}).get(corner, ())
-        timings, untimed = run_step(
+        timings, untimed, between = run_step(
             _time,
             cache=cache,
             netlists=tuple(Path(path).absolute() for path in netlists),
@@ -130,9 +147,10 @@ def time_design(
             macros=tuple(plain_liberty(path, vdd_v=corner.sram_vdd_v, temperature_c=corner.temperature_c, cache=cache) for path in macros),
             cells=technology.cells,
             wire=technology.wire,
+            groups=tuple(groups),
             timeout_s=timeout_s,
         )
-        return TimingResult(module=module, corner=corner, clocks=timings, untimed_endpoints=untimed)
+        return TimingResult(module=module, corner=corner, clocks=timings, untimed_endpoints=untimed, groups=between)
 
     with ThreadPoolExecutor(max_workers=jobs or os.cpu_count() or 1) as pool:
         futures = [pool.submit(time_corner, corner) for corner in corners]
@@ -158,8 +176,9 @@ def _time(
     macros: tuple[Path, ...],
     cells: CellRoles,
     wire: WireModel,
+    groups: tuple[tuple[str, str], ...],
     timeout_s: float,
-) -> tuple[tuple[ClockTiming, ...], int]:
+) -> tuple[tuple[ClockTiming, ...], int, tuple[GroupPath, ...]]:
     library = read_libraries(liberty)
     inverter = library.cells[cells.inverter]
     load_f = 4 * sum(pin.capacitance_f for pin in inverter.pins.values() if pin.direction == "input")
@@ -177,11 +196,14 @@ def _time(
     for clock in clocks:
         script += [f"report_class {name} {{{clock}}} {{{start.format(clock)}}} {{{end.format(clock)}}}" for name, (start, end) in _CLASSES.items()]
         script += [f"report_hold {{{clock}}}"]
+    if groups:
+        script += [f"set groups {{{' '.join(f'{{{pattern}}} {name}' for pattern, name in groups)}}}", _GROUPS_TCL]
+        script += [f"report_groups {{{clock}}}" for clock in clocks]
     script += ["check_period"]
     (folder / "sta.tcl").write_text("\n".join(script) + "\n", encoding="utf-8")
     run = run_tool([find_tool("sta"), "-no_init", "-no_splash", "-exit", "sta.tcl"], cwd=folder, timeout_s=timeout_s, step="sta", error_patterns=_ERRORS)
     untimed = re.search(r"There (?:is|are) (\d+) unconstrained endpoint", run.output)
-    return _read_timings(run, module, clocks), int(untimed[1]) if untimed else 0
+    return _read_timings(run, module, clocks), int(untimed[1]) if untimed else 0, _read_groups(run)
 
 
 def _wire_liberty(wire: WireModel) -> str:
@@ -268,6 +290,49 @@ proc check_period {} {
   puts "METRIC slack_at_longest $worst_ps ps"
 }
 """
+
+
+# From each group of registers one search finds the worst path to every endpoint.
+_GROUPS_TCL = r"""
+set group_cache [dict create]
+proc group_of {pin} {
+  regsub {\[\d+\].*$} $pin {} word
+  if {[dict exists $::group_cache $word]} { return [dict get $::group_cache $word] }
+  set group %OTHER%
+  foreach {pattern name} $::groups { if {[string match $pattern $word]} { set group $name; break } }
+  dict set ::group_cache $word $group
+  return $group
+}
+proc report_groups {clock} {
+  set starts [dict create]
+  foreach pin [all_registers -clock_pins -clock [get_clocks [list $clock]]] {
+    dict lappend starts [group_of [get_property $pin full_name]] $pin
+  }
+  dict for {start pins} $starts {
+    set worst [dict create]
+    foreach path [find_timing_paths -from $pins -to [get_clocks [list $clock]] -path_delay max -group_count 1000000 -endpoint_count 1] {
+      set end [group_of [get_property [get_property $path endpoint] full_name]]
+      set slack [get_property $path slack]
+      if {![dict exists $worst $end] || $slack < [lindex [dict get $worst $end] 0]} { dict set worst $end [list $slack $path] }
+    }
+    dict for {end found} $worst {
+      set path [lindex $found 1]
+      puts "GROUP $clock $start $end [expr {$::period_ps - [lindex $found 0]}]\
+ [get_property [get_property $path startpoint] full_name] [get_property [get_property $path endpoint] full_name]"
+    }
+  }
+}
+""".replace("%OTHER%", OTHER_GROUP)
+
+
+def _read_groups(run: ToolRun) -> tuple[GroupPath, ...]:
+    found = []
+    for line in run.output.splitlines():
+        if line.startswith("GROUP "):
+            _, clock, start_group, end_group, delay_ps, start, end = line.split(" ")
+            path = TimedPath(delay_s=float(delay_ps) * 1e-12, start=start, end=end)
+            found.append(GroupPath(clock=clock, start_group=start_group, end_group=end_group, path=path))
+    return tuple(found)
 
 
 def _read_timings(run: ToolRun, module: str, clocks: Sequence[str]) -> tuple[ClockTiming, ...]:

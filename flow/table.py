@@ -1,7 +1,8 @@
-"""The two measured tables that everything later is fitted on, and their provenance.
+"""The three measured tables that everything later is fitted on, and their provenance.
 
 `corners.csv` (of a technology): one row per (design, block, corner, workload, phase), from synthesis, timing, replayed
-activity and the power engine. `cycles.csv`: one row per RTL simulation of a layer, with the event counters.
+activity and the power engine. `paths.csv` (of a technology): one row per (design, corner, start, end), the slowest path between
+the registers of two kinds of blocks in the whole design. `cycles.csv`: one row per RTL simulation of a layer, with the event counters.
 Beside each lies a JSON file with the same stem that says where it comes from.
 """
 
@@ -17,10 +18,10 @@ from hw.config import AcceleratorConfig
 from hw.errors import ConfigError
 from hw.registers import EVENTS
 
-TABLE_VERSION = 1
+TABLE_VERSION = 2
 
 PARAMETERS = (
-    "rows", "cols", "lanes", "acc_depth", "acc_bits", "multiplier_stages", "post_lanes", "activation_bits", "weight_bits",
+    "rows", "cols", "lanes", "acc_depth", "acc_bits", "multiplier_stages", "post_lanes", "depthwise_taps", "activation_bits", "weight_bits",
     "activation_words", "weight_words", "output_words", "parameter_words", "axi_data_bits", "max_burst_beats", "read_fifo_beats",
 )  # fmt: skip
 """Columns of both tables that describe the design (see `hw.config`)."""
@@ -71,6 +72,20 @@ CORNER_COLUMNS: dict[str, str] = {
     "annotated_fraction": "fraction of nets with simulated activity",
     "provisional": "whether the numbers come from provisional constants (memory macros)",
 }
+
+PATH_COLUMNS: dict[str, str] = {
+    "table_version": "version of this format",
+    "technology": "name of the technology",
+    "design": "name of the design",
+    **{name: "see hw.config" for name in PARAMETERS},
+    **{name: CORNER_COLUMNS[name] for name in ("process", "vdd_v", "temperature_c", "back_bias_v", "sram_vdd_v", "layout")},
+    "domain": "core (scales) or memory (nominal)",
+    "start": "where the path begins: kind of block, name of a two-clock FIFO, pe_accumulator, sram_<bank>, or glue between blocks",
+    "end": "where it ends, likewise",
+    "delay_s": "slowest path in the whole design from a register or memory of the one to one of the other, with setup, s",
+    "start_pin": "where that path begins, hierarchical name",
+    "end_pin": "where it ends",
+}  # fmt: skip
 
 CYCLE_COLUMNS: dict[str, str] = {
     "table_version": "version of this format",

@@ -17,7 +17,7 @@ def design_rows(count, rng):
     """Parameters of `count` designs that differ in everything the blocks depend on."""
     choices = {
         "rows": (1, 2, 4, 8, 16), "cols": (2, 4, 8, 16), "lanes": (4, 8, 16, 32), "acc_depth": (4, 8, 16, 32), "acc_bits": (24, 32, 48),
-        "multiplier_stages": (0, 1, 2, 3), "post_lanes": (1, 2), "activation_bits": (4, 8, 16), "weight_bits": (4, 8, 16),
+        "multiplier_stages": (0, 1, 2, 3), "post_lanes": (1, 2), "depthwise_taps": (0, 3), "activation_bits": (4, 8, 16), "weight_bits": (4, 8, 16),
         "activation_words": (512, 1024, 2048, 4096), "weight_words": (256, 1024, 4096), "output_words": (64, 128, 256), "parameter_words": (256, 512),
         "axi_data_bits": (32, 64, 128, 256), "max_burst_beats": (8, 16), "read_fifo_beats": (32, 64),
     }  # fmt: skip

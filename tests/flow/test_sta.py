@@ -302,3 +302,38 @@ def test_an_open_pdk_slows_down_with_its_supply(tmp_path):
     fast_s, slow_s = (result["clk"].reg_to_reg.delay_s for result in results)
     # Published beside the data for flop, six NAND2 and INV pairs, flop, without wires: 0.84 and 1.36 ns.
     assert 0.3e-9 < fast_s < 1.2e-9 and slow_s / fast_s == pytest.approx(1.359 / 0.838, rel=0.1)
+
+
+# Two registers a, b and one c: a -> c through one inverter, b -> c through three, c -> a straight.
+GROUPS = """
+module cell_a(clk, d, q); input clk, d; output q; wire clk, d, q; DFF held (.CK(clk), .D(d), .Q(q)); endmodule
+module grouped(clk, y);
+  input clk; output y; wire clk, y, a, b, c, n0, n1, n2, n3;
+  cell_a one (.clk(clk), .d(c), .q(a));
+  DFF two (.CK(clk), .D(c), .Q(b));
+  INV i0 (.A(b), .Y(n0));
+  INV i1 (.A(n0), .Y(n1));
+  INV i2 (.A(n1), .Y(n2));
+  NAND2 g (.A(n2), .B(n3), .Y(y));
+  INV i3 (.A(a), .Y(n3));
+  DFF three (.CK(clk), .D(y), .Q(c));
+endmodule
+"""
+
+
+def test_slowest_path_between_any_two_groups(timing):
+    (result,) = timing(GROUPS, module="grouped", groups=(("one/*", "first"), ("two/*", "second")))
+    found = {(g.start_group, g.end_group): g.path for g in result.groups}
+    assert set(found) == {("first", "glue"), ("second", "glue"), ("glue", "first"), ("glue", "second")}
+    assert found["second", "glue"].delay_s == pytest.approx(result["clk"].reg_to_reg.delay_s)
+    assert found["first", "glue"].delay_s < found["second", "glue"].delay_s
+    assert (found["first", "glue"].start, found["first", "glue"].end) == ("one/held/Q", "three/D")
+    # Straight from register to register: clock to output with two sinks, and setup.
+    load_ff = 2 * DATA_PIN_FF + wire_ff(2)
+    assert found["glue", "first"].delay_s == pytest.approx((CLOCK_TO_Q_PS + CLOCK_TO_Q_KOHM * load_ff + SETUP_PS) * 1e-12, rel=1e-3)
+
+
+def test_registers_of_a_bus_are_in_one_group(timing):
+    bus = GROUPS.replace("cell_a one", "cell_a \\bank[3]_reg ")
+    (result,) = timing(bus, module="grouped", groups=(("bank*", "banks"),))
+    assert {(g.start_group, g.end_group) for g in result.groups} == {("banks", "glue"), ("glue", "banks"), ("glue", "glue")}
