@@ -24,6 +24,8 @@ from numpy.typing import NDArray
 
 from hw.dram import DramController, DramPart, model_settings
 from hw.errors import ConfigError, ToolError
+from hw.isa import INSTRUCTION_BYTES, Opcode
+from hw.operating_points import MAX_INDEX, OperatingPoint
 from hw.registers import IDENTIFICATION, MAP_VERSION, Cause, Status
 from hw.sim.bench import REQUEST_VARIABLE
 from hw.tools import BUILD_DIR, content_key, find_verilator, keep, run_tool, tool_environment
@@ -79,6 +81,8 @@ class SimulationResult:
     events: the accelerator's own event counters, by the names of `hw.registers.EVENTS`.
     memory: the memory's counters (bytes, transactions, DRAM commands and cycles; `dram_*` only with a DRAM).
     output: uint8, the memory contents of the window asked for, at the end.
+    operating_point_s: time from the start command to the interrupt by operating point (None: before the first was asked for), without
+        `transition_s`, in which the core's clock stood still. Empty without a table of operating points.
     run_cycles: core clock edges from the start command to the interrupt, as the testbench counts them.
     """
 
@@ -90,6 +94,8 @@ class SimulationResult:
     output: NDArray[np.uint8]
     run_cycles: int
     op_requests: int
+    operating_point_s: Mapping[int | None, float]
+    transition_s: float
     simulated_s: float
     wall_s: float
 
@@ -170,6 +176,7 @@ def simulate(
     fault_regions: Sequence[MemoryRegion] = (),
     fault_response: Literal["slave", "decode"] = "slave",
     op_ack_cycles: int = 4,
+    operating_points: Mapping[int, OperatingPoint] | None = None,
     trace: TraceRequest | None = None,
     initial_seed: int | None = None,
     wall_limit_s: float = 3600.0,
@@ -182,10 +189,13 @@ def simulate(
         transactions left open at the end. `fault_regions` answer with SLVERR, or DECERR if `fault_response` is "decode".
     stall_probability: chance, each cycle and channel, that the memory holds back a ready or a new valid; drawn from `seed`.
     jitter_s, interleave: up to so much is added to each latency; beats of bursts with different ids come in random turns.
+    operating_points: what the power-and-clock unit knows by index; the program starts at `core_period_ps`, an OPERATING_POINT stops the core's
+        clock for the transition time and changes its period. None: requests are acknowledged and change nothing. The limit
+        `timeout_cycles` then counts cycles of the slowest point. A request for an unknown index ends the run with `SimulationError`.
     initial_seed: draws what registers and memories hold at power-on; needs a simulator built with `random_initial`.
     An error that the accelerator itself reports is in the result's `cause`.
     """
-    _check_arguments(core_period_ps, mem_period_ps, stall_probability, timeout_cycles, regions)
+    _check_arguments(core_period_ps, mem_period_ps, stall_probability, timeout_cycles, regions, operating_points)
     out_dir = simulator.parent.parent
     started = time.perf_counter()
     with tempfile.TemporaryDirectory(dir=out_dir, prefix="run-") as name:
@@ -203,10 +213,15 @@ def simulate(
             settings.append(model_settings(memory, controller or DramController()))
         (folder / "memory.txt").write_text("\n".join(settings))
         periods = {"core_period_ps": core_period_ps, "mem_period_ps": mem_period_ps}
+        points = operating_points or {}
+        transition_ps = {index: round(point.transition_s * 1e12) for index, point in points.items()}
+        code = bytes(image[program_address : program_address + program_bytes : INSTRUCTION_BYTES])
+        timeout_ps = timeout_cycles * max([core_period_ps, *(point.core_period_ps for point in points.values())])
+        timeout_ps += max(transition_ps.values(), default=0) * sum(byte & 0xF == Opcode.OPERATING_POINT for byte in code)
         request = periods | {
             "program_address": program_address,
             "program_bytes": program_bytes,
-            "timeout_ps": timeout_cycles * core_period_ps,
+            "timeout_ps": timeout_ps,
             "answer": str(folder / "answer.json"),
             "windows": {
                 "READ_WINDOW": _hull(region for region in regions if region.read or not region.write),
@@ -216,9 +231,14 @@ def simulate(
         (folder / "request.json").write_text(json.dumps(request))
         plusargs = periods | {"mem_phase_ps": mem_phase_ps, "op_ack_cycles": op_ack_cycles, "memory": folder / "memory.txt"}
         command = [simulator, *(f"+{key}={value}" for key, value in plusargs.items()), *_trace_plusargs(trace, folder)]
+        if operating_points is not None:
+            lines = [f"{index} {point.core_period_ps} {transition_ps[index]}\n" for index, point in points.items()]
+            (folder / "operating_points.txt").write_text("".join(lines))
+            command += [f"+operating_points={folder / 'operating_points.txt'}", f"+operating_log={folder / 'operating_log.txt'}"]
         if initial_seed is not None:
             command += ["+verilator+rand+reset+2", f"+verilator+seed+{initial_seed}"]
-        answer, counters = _run(command, folder, wall_limit_s)
+        answer, counters = _run(command, folder, wall_limit_s, points)
+        times, transition_s = _operating_times(folder / "operating_log.txt")
         contents = np.fromfile(folder / "dump.bin", dtype=np.uint8)
         if trace is not None:
             if not (folder / "trace.vcd").exists():
@@ -235,6 +255,8 @@ def simulate(
         output=contents,
         run_cycles=answer["run_cycles"],
         op_requests=answer["op_requests"],
+        operating_point_s=times,
+        transition_s=transition_s,
         simulated_s=simulated_ps * 1e-12,
         wall_s=time.perf_counter() - started,
     )
@@ -246,7 +268,21 @@ def _hull(regions: Iterable[MemoryRegion]) -> tuple[int, int]:
     return min(first for first, _ in ends), max(last for _, last in ends)
 
 
-def _run(command: Sequence[str | Path], folder: Path, wall_limit_s: float) -> tuple[dict, dict[str, str]]:
+def _operating_times(log: Path) -> tuple[dict[int | None, float], float]:
+    """Time at each operating point, and between them."""
+    times: dict[int | None, float] = {}
+    point, since, between = None, None, 0
+    for line in log.read_text().splitlines() if log.exists() else ():
+        what, index, now = line.split()[0], *map(int, line.split()[1:])
+        if what == "enter":
+            point, between = int(index), between + now - since
+        elif since is not None:
+            times[point] = times.get(point, 0) + (now - since) * 1e-12
+        since = now if what != "end" else None
+    return times, between * 1e-12
+
+
+def _run(command: Sequence[str | Path], folder: Path, wall_limit_s: float, points: Mapping[int, OperatingPoint]) -> tuple[dict, dict[str, str]]:
     """What the bench answered and what the memory counted. The memory's complaint explains a failure better than the simulator's."""
     failure, log = None, ""
     try:
@@ -259,13 +295,18 @@ def _run(command: Sequence[str | Path], folder: Path, wall_limit_s: float) -> tu
         raise SimulationError(f"the accelerator must keep to its memory and to AXI4, and did not: {counters['violation']}")
     if failure is not None:
         raise failure
+    log_file = folder / "operating_log.txt"
+    asked = [int(line.split()[1]) for line in log_file.read_text().splitlines() if line.startswith("leave")] if log_file.exists() else []
+    if unknown := set(asked) - set(points):
+        raise SimulationError(f"operating point must be one of {', '.join(map(str, points)) or 'none'}, not {min(unknown)}; add it to operating_points")
     if not answer.exists():
         last = " | ".join(line.strip() for line in log.splitlines()[-12:] if line.strip())
         raise SimulationError(f"simulation must end with an answer, and did not: {last}")
     return json.loads(answer.read_text()), counters
 
 
-def _check_arguments(core_period_ps: int, mem_period_ps: int, stall_probability: float, timeout_cycles: int, regions: Sequence[MemoryRegion]) -> None:
+def _check_arguments(core_period_ps: int, mem_period_ps: int, stall_probability: float, timeout_cycles: int, regions: Sequence[MemoryRegion],
+                     operating_points: Mapping[int, OperatingPoint] | None) -> None:  # fmt: skip
     for name, value in (("core_period_ps", core_period_ps), ("mem_period_ps", mem_period_ps)):
         if value < 2:
             raise ConfigError(f"{name} must be at least 2, not {value}")
@@ -273,6 +314,8 @@ def _check_arguments(core_period_ps: int, mem_period_ps: int, stall_probability:
         raise ConfigError(f"stall_probability must be at least 0 and below 1, not {stall_probability}")
     if timeout_cycles < 1:
         raise ConfigError(f"timeout_cycles must be at least 1, not {timeout_cycles}")
+    if not all(0 <= index <= MAX_INDEX for index in operating_points or ()):
+        raise ConfigError(f"operating_points must be numbered 0 to {MAX_INDEX}, not {list(operating_points)}")
     if not regions:
         raise ConfigError("regions must be at least one, not none; say where the accelerator may read and write")
 

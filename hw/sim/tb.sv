@@ -2,6 +2,7 @@
 // access port for the Python bench, and the outside unit that acknowledges operating points.
 //
 // Plusargs: +core_period_ps= +mem_period_ps= +mem_phase_ps= +memory=<settings file> +op_ack_cycles=
+// +operating_points=<file> (lines "index period_ps transition_ps") +operating_log=<file to write>
 // and, in a build with tracing, +trace_windows=<file> (lines "first last": core cycles since the
 // program's start, ascending) beside the plusargs of main.cpp.
 `timescale 1ps / 1ps
@@ -42,7 +43,9 @@ module tb #(
     initial begin
         void'($value$plusargs("core_period_ps=%d", core_period_ps));
         void'($value$plusargs("op_ack_cycles=%d", op_ack_cycles));
+        read_operating_points();
         forever begin
+            if (op_table) switch_operating_point();
             #(core_period_ps - core_period_ps / 2) core_clk = 1;
             #(core_period_ps / 2) core_clk = 0;
         end
@@ -90,7 +93,7 @@ module tb #(
 
     wire op_req_valid;
     wire [7:0] op_req_index;
-    bit op_ack;
+    wire op_ack;
     int op_waited;
 
     accelerator dut (
@@ -183,10 +186,53 @@ module tb #(
         end else if (reg_done && !reg_request) reg_done <= 0;
     end
 
-    // --- operating points: a request is acknowledged after op_ack_cycles, until it falls ----
+    // --- operating points -------------------------------------------------------------------
+    // Without a table a request is acknowledged after op_ack_cycles, until it falls, and changes nothing. With a table the core clock
+    // then stands still for the point's transition time, goes on with its period, and the request is acknowledged.
+    bit op_table, op_switched, op_granted;
+    int op_period_ps[256], op_transition_ps[256];
+    int op_log;
+    string op_file;
+    assign op_ack = op_table ? op_switched : op_granted;
+
+    task automatic read_operating_points();
+        int file, index, period, transition;
+        if ($value$plusargs("operating_points=%s", op_file)) begin
+            file = $fopen(op_file, "r");
+            while ($fscanf(file, "%d %d %d", index, period, transition) == 3) begin
+                op_period_ps[index] = period;
+                op_transition_ps[index] = transition;
+            end
+            $fclose(file);
+            void'($value$plusargs("operating_log=%s", op_file));
+            op_log = $fopen(op_file, "w");
+            op_table = 1;
+        end
+    endtask
+
+    // Called while the core clock is low; op_waited is the number of its edges since the request.
+    task automatic switch_operating_point();
+        if (!op_req_valid) op_switched = 0;
+        else if (!op_switched && op_waited > op_ack_cycles) begin
+            $fdisplay(op_log, "leave %0d %0d", op_req_index, $time);
+            if (op_period_ps[op_req_index] == 0) begin
+                $finish;
+                return;
+            end
+            core_period_ps = op_period_ps[op_req_index];
+            if (op_transition_ps[op_req_index] > 0) #(op_transition_ps[op_req_index]);
+            $fdisplay(op_log, "enter %0d %0d", op_req_index, $time);
+            op_switched = 1;
+        end
+    endtask
+
+    always @(posedge started) if (op_table) $fdisplay(op_log, "start 0 %0d", $time);
+    always @(posedge interrupt) if (op_table) $fdisplay(op_log, "end 0 %0d", $time);
+    final if (op_table) $fclose(op_log);
+
     always @(posedge core_clk) begin
         op_waited <= op_req_valid ? op_waited + 1 : 0;
-        op_ack <= op_req_valid && op_waited >= op_ack_cycles;
+        op_granted <= op_req_valid && op_waited >= op_ack_cycles;
         if (op_req_valid && op_waited == op_ack_cycles) op_requests <= op_requests + 1;
     end
 

@@ -81,7 +81,7 @@ module accelerator #(
             s_axi_rvalid <= 1;
             case (s_axi_araddr)
                 12'h000: s_axi_rdata <= 32'h564F4C54;
-                12'h004: s_axi_rdata <= 1;
+                12'h004: s_axi_rdata <= 2;
                 12'h00C: s_axi_rdata <= {16'b0, error ? 8'd3 : 8'd0, 5'b0, error, done && !error, busy};
                 12'h01C: s_axi_rdata <= checksum[0];
                 12'h020: s_axi_rdata <= checksum[1];
