@@ -105,14 +105,17 @@ class LayerEmitter:
 
     # Memory
 
-    def place(self, source: Region, memory_map: MemoryMap, contents: dict[str, np.ndarray], second: Region | None = None) -> None:
-        """Give the layer its regions, and fill those of weights and parameters. `source` and `second` hold `lowering.input` and `lowering.second`."""
+    def place(
+        self, source: Region, memory_map: MemoryMap, contents: dict[str, np.ndarray], second: Region | None = None, output: Region | None = None
+    ) -> None:
+        """Give the layer its regions, and fill those of weights and parameters. `source` and `second` hold `lowering.input` and `lowering.second`;
+        without `output` it gets a region of its own."""
         name = self.layer.shape.name
         weights, parameters = self._weight_image(), self._parameter_image()
         self.input, self.second = source, second
         self.weights = memory_map.add(f"{name}.weights", weights.size)
         self.parameters = memory_map.add(f"{name}.parameters", parameters.size)
-        self.output = memory_map.add(f"{name}.output", self.lowering.output.size_bytes, write=True)
+        self.output = output or memory_map.add(f"{name}.output", self.lowering.output.size_bytes, write=True)
         contents[self.weights.name], contents[self.parameters.name] = weights, parameters
 
     def _tile_channels(self, k_tile: int) -> int:

@@ -111,7 +111,7 @@ class Lowering:
         plane = group * self.numbers.k_per_group // self.output.lanes
         if self.numbers.product:
             image, head = divmod(group, self.shape.groups)
-            plane = head * self.output.head_planes
+            plane = head * -(-self.numbers.k_per_group // self.output.lanes)
         return image * self.output.image_pitch_bytes + plane * self.output.plane_pitch_bytes
 
     def expand_input(self, x: np.ndarray, zero_point: int) -> np.ndarray:
@@ -237,7 +237,7 @@ def _lower_product(config: AcceleratorConfig, shape: LayerShape, batch: int) -> 
         source = tensor_layout(config, batch, shape.in_channels, shape.in_h, heads=heads)
     result = tensor_layout(config, batch, shape.out_channels, shape.out_h, heads=heads)
     numbers = LoweredLayer(
-        images=1, groups=batch * heads, c_groups=source.head_planes, in_planes=source.planes, k_per_group=vectors, in_h=source.height, in_w=1,
+        images=1, groups=batch * heads, c_groups=-(-depth // config.array.lanes), in_planes=source.planes, k_per_group=vectors, in_h=source.height, in_w=1,
         out_h=result.height, out_w=1, kernel_h=1, kernel_w=1, stride_h=1, stride_w=1, dilation=1, pad_top=0, pad_left=0,
         in_row_bytes=source.row_pitch_bytes, in_plane_bytes=source.plane_pitch_bytes,
         out_row_bytes=result.row_pitch_bytes, out_plane_bytes=result.plane_pitch_bytes, operands=1, uniform=1, shared=0, product=1,

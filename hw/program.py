@@ -6,10 +6,12 @@ import numpy as np
 
 from hw.config import AcceleratorConfig
 from hw.errors import ConfigError
+from hw.graph import Graph, HostStep, Tensor
 from hw.isa import INSTRUCTION_BYTES, Opcode, decode
 from hw.lowering import Lowering
-from hw.tensors import Region
+from hw.tensors import Region, TensorLayout
 from hw.tile_plan import Tiling
+from hw.tiling import Traffic, architecture, measure
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,8 +104,109 @@ class Program:
 
     def listing(self) -> str:
         """One line an instruction: fields that are not zero."""
+        first = self.program_address - self.base_address
+        return "\n".join(_listing(self.image[first : first + self.program_bytes].tobytes())) + "\n"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlacedTensor:
+    """A tensor of a network in DRAM. `folding`: the layer for which the host writes it expanded."""
+
+    tensor: Tensor
+    address: int
+    layout: TensorLayout
+    folding: Lowering | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Segment:
+    """Instructions that run without the host, up to an END of their own; then the host's step, if there is one."""
+
+    address: int
+    size_bytes: int
+    layers: tuple[str, ...]
+    host_step: HostStep | None
+
+    @property
+    def instructions(self) -> int:
+        return self.size_bytes // INSTRUCTION_BYTES
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkProgram:
+    """A whole network: one memory image, and the segments to start one after the other.
+
+    `image` is the memory from `base_address` on, uint8, activations still zero. `regions`: "activations" (all tensors, which take each other's
+    place when they are no longer needed), "<layer>.weights", "<layer>.parameters", "<layer>.identity" and "program.<segment>".
+    Instructions of a layer are counted from the start of its segment.
+    """
+
+    config: AcceleratorConfig
+    graph: Graph
+    base_address: int
+    image: np.ndarray
+    regions: dict[str, Region]
+    segments: tuple[Segment, ...]
+    layers: tuple[CompiledLayer, ...]
+    tensors: dict[str, PlacedTensor]
+
+    def write(self, memory: np.ndarray, name: str, values: np.ndarray) -> None:
+        """Put a tensor's integers (batch, channels, height, width) into `memory`."""
+        placed = self.tensors[name]
+        if placed.folding:
+            values = placed.folding.expand_input(values, placed.tensor.zero_point)
+        data = placed.layout.pack(values)
+        first = placed.address - self.base_address
+        memory[first : first + data.size] = data
+
+    def read(self, memory: np.ndarray, name: str) -> np.ndarray:
+        """A tensor's integers in `memory`."""
+        placed = self.tensors[name]
+        return placed.layout.unpack(memory[placed.address - self.base_address :][: placed.layout.size_bytes])
+
+    def traffic(self, layer: CompiledLayer) -> Traffic:
+        """What a layer moves and counts, in closed form."""
+        return measure(architecture(self.config), layer.lowering.numbers, layer.tiling)
+
+    def listing(self) -> str:
+        """One line an instruction, segment after segment."""
         lines = []
-        for index in range(self.instructions):
-            opcode, fields = self.instruction(index)
-            lines.append(f"{index:6d} {opcode.name:<10} " + " ".join(f"{key}={value}" for key, value in fields.items() if value))
+        for number, segment in enumerate(self.segments):
+            lines.append(f"segment {number} at {segment.address:#x}: {', '.join(segment.layers)}")
+            first = segment.address - self.base_address
+            lines += _listing(self.image[first : first + segment.size_bytes].tobytes())
+            if segment.host_step:
+                lines.append(f"host: {segment.host_step.name} ({', '.join(segment.host_step.operators)})")
         return "\n".join(lines) + "\n"
+
+    def memory_map(self) -> dict:
+        """Everything that whoever starts the network must know, for JSON."""
+        tensors = {
+            name: {
+                "address": p.address, "shape": [self.graph.batch, *p.tensor.shape], "lanes": p.layout.lanes, "bits": p.layout.bits,
+                "row_pitch_bytes": p.layout.row_pitch_bytes, "plane_pitch_bytes": p.layout.plane_pitch_bytes,
+                "image_pitch_bytes": p.layout.image_pitch_bytes, "size_bytes": p.layout.size_bytes, "head_channels": p.layout.head_channels,
+                "scale": p.tensor.scale, "zero_point": p.tensor.zero_point, "outside_offset": p.tensor.offset, "folded_for": p.folding and p.folding.shape.name,
+            }
+            for name, p in self.tensors.items()
+        }  # fmt: skip
+        segments = [
+            {"address": s.address, "size_bytes": s.size_bytes, "layers": s.layers, "host": s.host_step and {
+                "name": s.host_step.name, "operators": s.host_step.operators, "inputs": s.host_step.inputs, "output": s.host_step.output}}
+            for s in self.segments
+        ]  # fmt: skip
+        regions = {name: {"address": r.address, "size_bytes": r.size_bytes, "write": r.write} for name, r in self.regions.items()}
+        outputs = [{"name": port.name, "tensor": port.view.tensor} for port in self.graph.output_ports]
+        inputs = [{"name": port.name, "tensor": port.view.tensor} for port in self.graph.input_ports]
+        return {
+            "design": self.config.name, "network": self.graph.name, "base_address": self.base_address, "size_bytes": int(self.image.size),
+            "inputs": inputs, "outputs": outputs, "segments": segments, "regions": regions, "tensors": tensors,
+        }  # fmt: skip
+
+
+def _listing(code: bytes) -> list[str]:
+    lines = []
+    for index in range(len(code) // INSTRUCTION_BYTES):
+        opcode, fields = decode(code[index * INSTRUCTION_BYTES :][:INSTRUCTION_BYTES])
+        lines.append(f"{index:6d} {opcode.name:<10} " + " ".join(f"{key}={value}" for key, value in fields.items() if value))
+    return lines

@@ -79,6 +79,11 @@ class TensorLayout:
         """First byte of one word."""
         return image * self.image_pitch_bytes + plane * self.plane_pitch_bytes + y * self.row_pitch_bytes + x * self.word_bytes
 
+    def same_words(self, other: "TensorLayout") -> bool:
+        """Whether every word lies in the same place, relative to its image."""
+        fields = ("images", "channels", "height", "width", "head_channels", "row_pitch_bytes", "plane_pitch_bytes")
+        return all(getattr(self, name) == getattr(other, name) for name in fields)
+
     def part(self, first_channel: int, channels: int) -> tuple[int, "TensorLayout"]:
         """(offset in bytes, layout) of some of the channels, which must begin with a word and end with one or with the tensor."""
         end = first_channel + channels
@@ -139,7 +144,8 @@ def tensor_layout(
         size = images * image + (align(config.channel_block * word) if width == 1 else 0)
     return TensorLayout(
         images=images, channels=channels, height=height, width=width, lanes=lanes, bits=config.precision.activation_bits,
-        row_pitch_bytes=row, plane_pitch_bytes=plane, image_pitch_bytes=image, size_bytes=size, head_channels=channels // heads,
+        row_pitch_bytes=row, plane_pitch_bytes=plane, image_pitch_bytes=image, size_bytes=size,
+        head_channels=channels if channels // heads % lanes == 0 else channels // heads,
     )  # fmt: skip
 
 

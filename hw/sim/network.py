@@ -1,4 +1,4 @@
-"""Run compiled layers on the RTL and compare every output bit with the golden model."""
+"""Run compiled layers and networks on the RTL and compare every output bit with the golden model."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,12 +6,14 @@ from pathlib import Path
 
 import numpy as np
 
+from hw.allocation import lifetimes
 from hw.compiler import compile_network
 from hw.config import AcceleratorConfig
 from hw.errors import ToolError
 from hw.golden import QuantizedLayer, activations, random_layer, run_layer
+from hw.graph import HostStep
 from hw.layers import LayerShape
-from hw.program import Program
+from hw.program import NetworkProgram, Program
 from hw.registers import Cause
 from hw.sim.run import MemoryRegion, SimulationResult, simulate
 
@@ -88,3 +90,47 @@ def run_workload(simulator: Path, workload: Workload, *, where: str = "", **opti
         if not np.array_equal(got, expected):
             raise ToolError(f"outputs of {name} must equal the golden model's, not differ in {np.sum(got != expected)} of {got.size} values ({where})")
     return result
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkRun:
+    """A network's run: its outputs as integers by tensor, and what each segment counted (None for one without layers)."""
+
+    outputs: Mapping[str, np.ndarray]
+    segments: tuple[SimulationResult | None, ...]
+
+
+def run_network(simulator: Path, program: NetworkProgram, inputs: Mapping[str, np.ndarray], *, where: str = "", **options) -> NetworkRun:
+    """Run all segments, with the host's steps between them, on `inputs` (integers by tensor's name).
+
+    Raises `ToolError` if the machine stops with an error, or a tensor that is left in memory after a segment differs from the golden model's.
+    """
+    graph, golden, memory = program.graph, program.graph.run(inputs), program.image.copy()
+    for name, values in inputs.items():
+        program.write(memory, name, values)
+    lives, order = lifetimes(graph), {step.name: index for index, step in enumerate(graph.steps)}
+    regions = [MemoryRegion(address=r.address, size_bytes=r.size_bytes, write=r.write) for r in program.regions.values() if r.size_bytes]
+    arena, results = program.regions["activations"], []
+    for segment in program.segments:
+        results.append(None)
+        if segment.layers:
+            result = simulate(
+                simulator=simulator, image=np.concatenate([np.zeros(program.base_address, dtype=np.uint8), memory]), regions=regions,
+                program_address=segment.address, program_bytes=segment.size_bytes,
+                output_address=arena.address, output_bytes=arena.size_bytes, **options,
+            )  # fmt: skip
+            if result.cause != Cause.NONE:
+                raise ToolError(f"simulated program must end without error, not with {result.cause.name} at {result.error_address:#x} ({where})")
+            memory[arena.address - program.base_address :][: arena.size_bytes] = result.output
+            results[-1] = result
+        last = order[segment.layers[-1]] if segment.layers else -1
+        for step in graph.layers:
+            if step.name in segment.layers and lives[graph.whole(step.output)].last >= last:
+                got, expected = program.read(memory, step.output), golden[step.output]
+                if not np.array_equal(got, expected):
+                    wrong = f"{np.sum(got != expected)} of {got.size} values"
+                    raise ToolError(f"outputs of {step.name} must equal the golden model's, not differ in {wrong} ({where})")
+        if isinstance(segment.host_step, HostStep):
+            read = [program.read(memory, name) for name in segment.host_step.inputs]
+            program.write(memory, segment.host_step.output, segment.host_step.run(*read))
+    return NetworkRun(outputs={name: program.read(memory, name) for name in graph.outputs}, segments=tuple(results))
