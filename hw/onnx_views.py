@@ -44,17 +44,15 @@ class View:
         axes = []
         for size in shape:
             axis: list[Atom] = []
-            while prod(atom.size for atom in axis) < size:
-                missing, atom = size // prod(atom.size for atom in axis), atoms.pop(0)
-                if atom.size > missing:  # split: the slow part belongs to this axis
-                    if atom.size % missing:
-                        raise ConfigError(f"reshape must split axes evenly, not {self.shape} into {shape} ({where})")
+            while (have := prod(atom.size for atom in axis)) < size:
+                missing, atom = size // have, atoms.pop(0)
+                if size % have or (atom.size > missing and atom.size % missing) or (atom.size < missing and missing % atom.size):
+                    raise ConfigError(f"reshape must split and join whole axes, not make {shape} of {self.shape} ({where})")
+                if atom.size > missing:  # the slow part belongs to this axis
                     rest = atom.size // missing
                     atoms.insert(0, Atom(axis=atom.axis, size=rest, inner=atom.inner))
                     atom = Atom(axis=atom.axis, size=missing, inner=atom.inner * rest)
                 axis.append(atom)
-            if prod(atom.size for atom in axis) != size:
-                raise ConfigError(f"reshape must keep axes together, not make {shape} of {self.shape} ({where})")
             axes.append(tuple(axis))
         return View(tensor=self.tensor, axes=tuple(axes))
 

@@ -5,24 +5,20 @@ instructions ask for) and, for one layer, with a calculation by hand. The simula
 left over, on a breach of AXI4 and on an access outside of the program's regions.
 """
 
-import fcntl
 import zlib
 from dataclasses import replace
-from functools import cache
 
 import pytest
 from isa_interpreter import run_program as interpret
 
 from hw.config import load_design
 from hw.dram_part import load_dram_part
-from hw.emit import emit
 from hw.errors import ToolError
 from hw.isa import INSTRUCTION_BYTES, Opcode
 from hw.layers import LayerShape
 from hw.registers import CONFIGURATION, EVENTS, Cause
 from hw.sim.network import random_workload, run_workload
-from hw.sim.run import IdealMemory, MemoryRegion, build, simulate
-from hw.tools import BUILD_DIR
+from hw.sim.run import IdealMemory, MemoryRegion, simulate
 
 IDEAL, LPDDR3 = IdealMemory(), load_dram_part("lpddr3_1600_x32")
 COUNTED_BY_INSTRUCTIONS = (
@@ -41,22 +37,6 @@ def conv(channels: int, outputs: int, height: int, width: int, kernel: int = 3, 
 
 def fc(inputs: int, outputs: int, name: str = "fc") -> LayerShape:
     return LayerShape(name=name, kind="fc", in_channels=inputs, out_channels=outputs, relu=True)
-
-
-@pytest.fixture(scope="session")
-def simulator(tmp_path_factory):
-    """The simulator of a design by name, built once for all processes that run tests."""
-
-    @cache
-    def of(design: str):
-        config = load_design(design)
-        bundle = emit(config, tmp_path_factory.mktemp("rtl"))
-        BUILD_DIR.mkdir(exist_ok=True)
-        with open(BUILD_DIR / f".building-{design}", "w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            return build(verilog=bundle.verilog, axi_data_bits=config.memory.axi_data_bits)
-
-    return of
 
 
 class Run:
@@ -100,6 +80,7 @@ SMALL_LAYERS = {
     "depthwise": [conv(10, 10, 7, 9, groups=10, stride=2)],
     "average pooling": [LayerShape(name="pool", kind="average_pool", in_channels=6, in_h=9, in_w=8, kernel_h=3, kernel_w=2, stride_h=2, stride_w=2, pad_top=1)],
     "global pooling": [LayerShape(name="pool", kind="average_pool", in_channels=9, in_h=5, in_w=6, kernel_h=5, kernel_w=6)],
+    "max pooling": [LayerShape(name="pool", kind="max_pool", in_channels=6, in_h=9, in_w=8, kernel_h=3, kernel_w=3, stride_h=2, pad_top=1, pad_left=1)],
     "add": [LayerShape(name="add", kind="add", in_channels=10, in_h=7, in_w=5, relu=True)],
     "matmul": [LayerShape(name="matmul", kind="matmul", in_channels=2 * 12, out_channels=2 * 9, in_h=7, groups=2)],
     "transpose": [LayerShape(name="transpose", kind="transpose", in_channels=2 * 8, in_h=7, groups=2)],
