@@ -90,7 +90,7 @@ def table_corners(technology: Technology) -> tuple[Corner, ...]:
     if technology.sram is None:
         raise ConfigError(f"technology {technology.name} must name its memory figures (sram: file.yaml), not leave them out; add them")
     lowest_v = load_sram_technology(Path(technology.sram)).vdd_min_v.value
-    return tuple(known.at_sram(max(known.vdd_v, lowest_v)) for known in technology.corners)
+    return tuple(known.at_sram(max(known.vdd_v, lowest_v)) for known in technology.corners if known.measure)
 
 
 def measure_design(config: AcceleratorConfig, plan: Plan, technology: Technology, corners: Sequence[Corner], cache: Path) -> DesignTables:

@@ -1,4 +1,4 @@
-"""`voltfront cells`, `voltfront characterize` and `voltfront doctor`."""
+"""`voltfront cells`, `voltfront technology`, `voltfront characterize` and `voltfront doctor`."""
 
 import json
 from pathlib import Path
@@ -26,6 +26,22 @@ def cells(technology: str, out: Path | None, workers: int | None, as_json: bool)
         raise ConfigError(f"technology must be one with transistor-level cells (flow/tech/<name>/cells.yaml), not {technology!r}")
     paths = characterize_library(tech_dir=folder, out_dir=out or Path("build/cells") / technology, workers=workers or os.cpu_count() or 1)
     click.echo(json.dumps([str(path) for path in paths]) if as_json else "\n".join(str(path) for path in paths))
+
+
+@click.command(epilog="Example: voltfront technology my.yaml")
+@click.argument("name", default="fdsoi28p")
+@JSON
+def technology(name: str, as_json: bool) -> None:
+    """Check every Liberty file of a technology (a name of flow/tech, or a YAML file) and show its corners."""
+    from flow.tech import examine, load_technology
+
+    rows = examine(load_technology(name))
+    if as_json:
+        click.echo(json.dumps([vars(row) for row in rows]))
+        return
+    click.echo(f"{'corner':28} {'cells':>6} {'FO4 ps':>9} {'NAND2 leakage nW':>17}")
+    for row in rows:
+        click.echo(f"{row.corner:28} {row.cells:6} {row.fo4_s * 1e12:9.2f} {row.nand2_leakage_w * 1e9:17.4g}")
 
 
 @click.command(epilog="Example: voltfront characterize --plan quick --technology fdsoi28p")

@@ -394,3 +394,20 @@ class _Reader:
 def read_library(path: Path | str) -> Library:
     """The Liberty file at `path` (plain or .gz) in SI units; raises `ConfigError` naming file and line."""
     return _Reader(parse_text(read_text(path), str(path)), str(path)).read()
+
+
+def fo4_s(library: Library, inverter: str) -> float:
+    """FO4 delay from a library's tables: mean of both edges with four inverters as load and no wire, at the slew it sustains itself."""
+    cell = library.cells.get(inverter)
+    if cell is None:
+        raise ConfigError(f"inverter must be a cell of its library, not {inverter!r} ({library.source})")
+    load_f = 4 * next(p.capacitance_f for p in cell.pins.values() if p.direction == "input")
+    arc = next(arc for p in cell.pins.values() if p.direction == "output" for arc in p.timing)
+    slew_rise_s = slew_fall_s = float(arc.delay_rise_s.points[0][1])
+    for _ in range(30):
+        # A falling input, as steep as this inverter's own falling output, makes a rising output.
+        slew_rise_s, slew_fall_s = (
+            float(arc.transition_rise_s.at(slew_s=slew_fall_s, load_f=load_f)),
+            float(arc.transition_fall_s.at(slew_s=slew_rise_s, load_f=load_f)),
+        )
+    return float(arc.delay_rise_s.at(slew_s=slew_fall_s, load_f=load_f) + arc.delay_fall_s.at(slew_s=slew_rise_s, load_f=load_f)) / 2

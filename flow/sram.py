@@ -1,24 +1,27 @@
-"""Figures of memory macros (black boxes with one read and one write port), and their Liberty for timing.
+"""Figures of memory macros: from simulated paths of their arrays, with the overheads that a macro adds calibrated to published points.
 
-The laws are in `sram_figures`, the constants in the technology's `sram.yaml`, each with its source. Delay and
-leakage follow the technology's own inverter at the supply of the memory (`Yardstick`), so they move with the
-corner; nothing is extrapolated beyond the technology's corners, nor below the lowest supply at which a cell
-still works: there the memory needs a rail of its own, `sram_vdd_v`.
+The simulated paths (`flow.sram_paths`) and the constants stand in the technology's `sram.yaml`, each with its source. The laws are in
+`sram_figures`. Nothing is extrapolated beyond the supplies that were simulated, nor below the lowest at which a cell still works:
+there the memory needs a rail of its own, `sram_vdd_v`, and level shifters at its inputs. `flow.latch_memory` needs neither.
 """
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
-from pydantic import Field
+from pydantic import Field, model_validator
 from scipy.interpolate import PchipInterpolator
 
 from flow.corner import Corner
-from flow.liberty import Library, read_library
-from flow.liberty_text import Attribute, Group, write_library
+from flow.liberty import fo4_s as library_fo4_s
+from flow.liberty import read_library
+from flow.sram_liberty import write_sram_liberty as write_sram_liberty
+from flow.sram_macro import SramFigures, SramMacro
+from flow.sram_paths import Paths, parse_paths
 from flow.tech import Technology
 from hw.errors import ConfigError
 from hw.settings import Settings, load
@@ -36,9 +39,10 @@ class Constant(Settings):
 class PublishedPoint(Settings):
     """A published figure of a macro of `words` x `bits` at `vdd_v`, to calibrate or to test the laws with."""
 
-    quantity: Literal["read_energy_j", "area_um2"]
+    quantity: Literal["read_energy_j", "write_energy_j", "area_um2", "access_s"]
     words: int
     bits: int
+    ports: Literal[1, 2]
     vdd_v: float
     value: float
     held_out: bool
@@ -46,70 +50,47 @@ class PublishedPoint(Settings):
 
 
 class SramTechnology(Settings):
-    """Constants of the laws in `sram_figures`; capacitances in F, areas in um2, delays in FO4, leakage in inverters."""
+    """Constants of the laws in `sram_figures`; capacitances in F, areas in um2, delays in FO4, leakage in inverters. `paths` is the table
+    of simulated paths, as text with commas."""
 
     provisional: bool
     description: Text
     vdd_min_v: Constant
     vdd_max_v: Constant
+    one_port_cell_area_um2: Constant
     cell_area_um2: Constant
     column_area_um2: Constant
     row_area_um2: Constant
-    column_capacitance_f: Constant
-    cell_capacitance_f: Constant
-    write_to_read: Constant
-    decode_fo4: Constant
-    bitline_fo4: Constant
-    cell_headroom_v: Constant
-    rows_max: Constant
+    charge_factor: Constant
     margin: Constant
-    cycle_to_access: Constant
+    interface_fo4: Constant
+    bank_fo4: Constant
+    bank_capacitance_f: Constant
     setup_fo4: Constant
     hold_fo4: Constant
-    cell_leakage: Constant
+    shifter_fo4: Constant
+    shifter_capacitance_f: Constant
+    shifter_area_um2: Constant
     periphery_leakage: Constant
     input_inverters: Constant
     output_drive: Constant
     points: Annotated[tuple[PublishedPoint, ...], Field(strict=False)] = ()
+    paths: Text
 
-
-@dataclass(frozen=True, kw_only=True)
-class SramMacro:
-    """A macro of `words` x `bits`, named as in the RTL (`hw.sram`)."""
-
-    words: int
-    bits: int
-
-    def __post_init__(self) -> None:
-        if self.words < 2 or self.bits < 1:
-            raise ConfigError(f"a memory must have at least 2 words of 1 bit, not {self.words} x {self.bits}")
+    @model_validator(mode="after")
+    def _paths_are_a_table(self) -> "SramTechnology":
+        _paths(self.paths)
+        return self
 
     @property
-    def module_name(self) -> str:
-        return f"sram_1r1w_{self.words}x{self.bits}"
-
-    @property
-    def address_bits(self) -> int:
-        return (self.words - 1).bit_length()
+    def simulated(self) -> Paths:
+        """The table of simulated paths."""
+        return _paths(self.paths)
 
 
-@dataclass(frozen=True, kw_only=True)
-class SramFigures:
-    """A macro at a corner. Energies are per access of a whole word; access and cycle are of a read; `provisional` marks estimates."""
-
-    macro: SramMacro
-    corner: Corner
-    access_s: float
-    setup_s: float
-    hold_s: float
-    cycle_s: float
-    read_energy_j: float
-    write_energy_j: float
-    leakage_w: float
-    area_um2: float
-    input_capacitance_f: float
-    output_resistance_ohm: float
-    provisional: bool
+@lru_cache(maxsize=8)
+def _paths(text: str) -> Paths:
+    return parse_paths(text)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,23 +119,6 @@ class Yardstick:
         return float(np.exp(PchipInterpolator(self.vdd_v, np.log(values))(np.clip(vdd_v, self.vdd_v[0], self.vdd_v[-1]))))
 
 
-def library_fo4_s(library: Library, inverter: str) -> float:
-    """FO4 delay from a library's tables: mean of both edges with four inverters as load and no wire, at the slew it sustains itself."""
-    cell = library.cells.get(inverter)
-    if cell is None:
-        raise ConfigError(f"inverter must be a cell of its library, not {inverter!r} ({library.source})")
-    load_f = 4 * next(p.capacitance_f for p in cell.pins.values() if p.direction == "input")
-    arc = next(arc for p in cell.pins.values() if p.direction == "output" for arc in p.timing)
-    slew_rise_s = slew_fall_s = float(arc.delay_rise_s.points[0][1])
-    for _ in range(30):
-        # A falling input, as steep as this inverter's own falling output, makes a rising output.
-        slew_rise_s, slew_fall_s = (
-            float(arc.transition_rise_s.at(slew_s=slew_fall_s, load_f=load_f)),
-            float(arc.transition_fall_s.at(slew_s=slew_rise_s, load_f=load_f)),
-        )
-    return float(arc.delay_rise_s.at(slew_s=slew_fall_s, load_f=load_f) + arc.delay_fall_s.at(slew_s=slew_rise_s, load_f=load_f)) / 2
-
-
 def yardstick(technology: Technology, corner: Corner) -> Yardstick:
     """The inverter of `technology` at all supplies of the corner's process, temperature and back bias."""
     alike = [c for c in technology.corners if (c.process, c.temperature_c, c.back_bias_v) == (corner.process, corner.temperature_c, corner.back_bias_v)]
@@ -179,26 +143,34 @@ def yardstick(technology: Technology, corner: Corner) -> Yardstick:
 
 
 def load_sram_technology(path: Path) -> SramTechnology:
-    """The constants in the YAML file at `path`, such as flow/tech/fdsoi28p/sram.yaml."""
+    """The constants and paths in the YAML file at `path`, such as flow/tech/fdsoi28p/sram.yaml."""
     return load(SramTechnology, path)
 
 
 def area_um2(macro: SramMacro, tech: SramTechnology) -> float:
-    """cell_area x bits x words + column_area x bits + row_area x words."""
+    """cell_area x bits x words + column_area x bits + row_area x words, without level shifters."""
     words, bits = macro.words, macro.bits
-    return tech.cell_area_um2.value * bits * words + tech.column_area_um2.value * bits + tech.row_area_um2.value * words
+    cell = tech.cell_area_um2 if macro.ports == 2 else tech.one_port_cell_area_um2
+    return cell.value * bits * words + tech.column_area_um2.value * bits + tech.row_area_um2.value * words
 
 
-def read_energy_j(macro: SramMacro, tech: SramTechnology, vdd_v: float) -> float:
-    """vdd^2 x (column_capacitance x bits + cell_capacitance x bits x words)."""
-    return vdd_v**2 * macro.bits * (tech.column_capacitance_f.value + tech.cell_capacitance_f.value * macro.words)
+def access_energy_j(macro: SramMacro, tech: SramTechnology, corner: Corner) -> tuple[float, float]:
+    """Energy of a read and of a write: charge_factor x charge of one bank's path x vdd + bank_capacitance x bits x (banks - 1) x vdd^2."""
+    vdd_v = corner.sram_vdd_v
+    path = tech.simulated.at(corner, ports=macro.ports, rows=macro.rows, columns=macro.columns)
+    outside = vdd_v**2 * macro.bits * tech.bank_capacitance_f.value * (macro.banks - 1)
+    read_c = path.row_c + macro.columns * path.column_c + macro.bits * path.sense_c
+    # Columns beside the written ones are disturbed as in a read.
+    write_c = path.row_c + macro.bits * path.written_c + (macro.columns - macro.bits) * path.column_c
+    factor_v = tech.charge_factor.value * vdd_v
+    return factor_v * read_c + outside, factor_v * write_c + outside
 
 
 def sram_figures(macro: SramMacro, *, tech: SramTechnology, inverter: Yardstick, corner: Corner) -> SramFigures:
     """The figures of `macro` with its supply at `corner.sram_vdd_v`; raises `ConfigError` where the memory does not work.
 
-    Access = margin x [decode x log2(words) x FO4(V) + bitline x min(words, rows_max) x FO4(V - cell_headroom)]: the second
-    term is the bit line discharged by a stacked pair in the cell, which has less gate overdrive than logic.
+    Access = margin x simulated access + (interface + bank x log2(banks)) x FO4. Where the memory's supply is above the logic's, every
+    input passes a level shifter: its delay is in the setup time, at the logic's FO4.
     """
     vdd_v = corner.sram_vdd_v
     if not tech.vdd_min_v.value - 1e-9 <= vdd_v <= tech.vdd_max_v.value + 1e-9:
@@ -206,139 +178,52 @@ def sram_figures(macro: SramMacro, *, tech: SramTechnology, inverter: Yardstick,
             f"sram_vdd_v must be {tech.vdd_min_v.value:g} to {tech.vdd_max_v.value:g} V for the memory cells to work, not {vdd_v:g} V ({corner}); "
             "give the memories a supply of their own"
         )
+    if vdd_v < corner.vdd_v - 1e-9:
+        raise ConfigError(f"sram_vdd_v must be at least the logic's supply, not {vdd_v:g} V ({corner}); shift levels down outside of the memory")
     fo4_s = inverter.fo4_at(vdd_v)
-    rows = min(macro.words, tech.rows_max.value)
-    cell_fo4_s = inverter.fo4_at(vdd_v - tech.cell_headroom_v.value)
-    access_s = tech.margin.value * (tech.decode_fo4.value * math.log2(macro.words) * fo4_s + tech.bitline_fo4.value * rows * cell_fo4_s)
-    energy_j = read_energy_j(macro, tech, vdd_v)
-    total_um2, cells = area_um2(macro, tech), macro.words * macro.bits
-    periphery = (total_um2 - tech.cell_area_um2.value * cells) / inverter.area_um2
+    path = tech.simulated.at(corner, ports=macro.ports, rows=macro.rows, columns=macro.columns)
+    read_j, write_j = access_energy_j(macro, tech, corner)
+    inputs = 1 + macro.address_bits
+    shifted = vdd_v > corner.vdd_v + 1e-9
+    shifters = macro.bits + macro.ports * inputs if shifted else 0
+    # Half of the inputs change in an access; a shifter drives its input at the logic's supply and its output at the memory's.
+    shift_j = tech.shifter_capacitance_f.value * (vdd_v**2 + corner.vdd_v**2) / 2 / 2 if shifted else 0.0
+    shift_s = tech.shifter_fo4.value * inverter.fo4_at(corner.vdd_v) if shifted else 0.0
+    total_um2 = area_um2(macro, tech) + shifters * tech.shifter_area_um2.value
+    cells = macro.words * macro.bits
+    cell_um2 = (tech.cell_area_um2 if macro.ports == 2 else tech.one_port_cell_area_um2).value
+    periphery = (total_um2 - cell_um2 * cells) / inverter.area_um2
     # Of an inverter's FO4 delay one fifth is its own parasitic, four fifths its resistance into four inputs, at 0.69 RC.
     resistance_ohm = 0.8 * fo4_s / (0.69 * 4 * inverter.input_capacitance_f) / tech.output_drive.value
     return SramFigures(
         macro=macro,
         corner=corner,
-        access_s=access_s,
-        setup_s=tech.setup_fo4.value * fo4_s,
+        access_s=tech.margin.value * path.access_s + (tech.interface_fo4.value + tech.bank_fo4.value * math.log2(macro.banks)) * fo4_s,
+        setup_s=tech.setup_fo4.value * fo4_s + shift_s,
         hold_s=tech.hold_fo4.value * fo4_s,
-        cycle_s=tech.cycle_to_access.value * access_s,
-        read_energy_j=energy_j,
-        write_energy_j=tech.write_to_read.value * energy_j,
-        leakage_w=(tech.cell_leakage.value * cells + tech.periphery_leakage.value * periphery) * inverter.leakage_at(vdd_v),
+        cycle_s=tech.margin.value * max(path.cycle_s, path.write_s),
+        read_energy_j=read_j + shift_j * inputs,
+        write_energy_j=write_j + shift_j * (inputs + macro.bits),
+        leakage_w=path.cell_leakage_a * vdd_v * cells + tech.periphery_leakage.value * periphery * inverter.leakage_at(vdd_v),
         area_um2=total_um2,
         input_capacitance_f=tech.input_inverters.value * inverter.input_capacitance_f,
         output_resistance_ohm=resistance_ohm,
+        level_shifters=shifters,
         provisional=tech.provisional,
     )
 
 
-# --- Liberty ------------------------------------------------------------------------------------
+def memory_corner(corner: Corner, tech: SramTechnology, rail: Literal["single", "dual"], *, held_v: float | None = None) -> Corner:
+    """`corner` with the memories on the logic's supply (single), or held at `held_v` while the logic is below it (dual).
 
-_PS, _FF, _FJ, _NW = 1e-12, 1e-15, 1e-15, 1e-9
-_LOADS_F = tuple(x * 1e-15 for x in (0.5, 5.0, 20.0, 60.0))
-
-
-def _simple(**values: object) -> list[Attribute]:
-    return [Attribute(name=n, values=(f"{v:.6g}" if isinstance(v, float) else str(v),)) for n, v in values.items()]
-
-
-def _list(name: str, values: Sequence[float]) -> Attribute:
-    return Attribute(name=name, values=(", ".join(f"{v:.6g}" for v in values),), is_complex=True)
-
-
-def _scalar(kind: str, value: float) -> Group:
-    return Group(kind=kind, args=("scalar",), body=[_list("values", [value])])
-
-
-def _cell(f: SramFigures) -> Group:
-    macro = f.macro
-
-    def port(name: str, bits: int | None, *body: Attribute | Group) -> Group:
-        if bits is None:
-            return Group(kind="pin", args=(name,), body=list(body))
-        return Group(kind="bus", args=(name,), body=[*_simple(bus_type=f"bits_{bits}"), *body])
-
-    def given(name: str, bits: int | None) -> Group:
-        checks = [
-            Group(
-                kind="timing",
-                body=[*_simple(related_pin="clk", timing_type=kind), _scalar("rise_constraint", time / _PS), _scalar("fall_constraint", time / _PS)],
-            )
-            for kind, time in (("setup_rising", f.setup_s), ("hold_rising", f.hold_s))
-        ]
-        return port(name, bits, *_simple(direction="input", capacitance=f.input_capacitance_f / _FF), *checks)
-
-    def energy(when: str, joule: float) -> Group:
-        return Group(kind="internal_power", body=[*_simple(when=when), _scalar("rise_power", joule / _FJ), _scalar("fall_power", 0.0)])
-
-    delays = [(f.access_s + 0.69 * f.output_resistance_ohm * load) / _PS for load in _LOADS_F]
-    # From 20 to 80 % of an exponential: ln 4 time constants.
-    slews = [math.log(4) * f.output_resistance_ohm * load / _PS for load in _LOADS_F]
-    launch = Group(
-        kind="timing",
-        body=[
-            *_simple(related_pin="clk", timing_type="rising_edge", timing_sense="non_unate"),
-            *(
-                Group(kind=kind, args=("by_load",), body=[_list("values", values)])
-                for kind, values in (("cell_rise", delays), ("rise_transition", slews), ("cell_fall", delays), ("fall_transition", slews))
-            ),
-        ],
+    Raises `ConfigError` where the memory does not work on a single rail, or would be held below its lowest supply.
+    """
+    if rail == "single":
+        vdd_v = corner.vdd_v
+    else:
+        vdd_v = max(corner.vdd_v, tech.vdd_min_v.value if held_v is None else held_v)
+    if vdd_v < tech.vdd_min_v.value - 1e-9:
+        raise ConfigError(f"sram_vdd_v must be at least {tech.vdd_min_v.value:g} V for the memory cells to work, not {vdd_v:g} V; use a dual rail")
+    return Corner(
+        process=corner.process, vdd_v=corner.vdd_v, temperature_c=corner.temperature_c, back_bias_v=corner.back_bias_v, sram_vdd_v=vdd_v
     )
-    clock = port(
-        "clk",
-        None,
-        *_simple(direction="input", clock="true", capacitance=f.input_capacitance_f / _FF, min_period=f.cycle_s / _PS),
-        energy("read_en & !write_en", f.read_energy_j),
-        energy("!read_en & write_en", f.write_energy_j),
-        energy("read_en & write_en", f.read_energy_j + f.write_energy_j),
-    )
-    body = [
-        *_simple(area=f.area_um2, cell_leakage_power=f.leakage_w / _NW, interface_timing="true"),
-        clock,
-        given("read_en", None),
-        given("read_addr", macro.address_bits),
-        port("read_data", macro.bits, *_simple(direction="output", max_capacitance=_LOADS_F[-1] / _FF), launch),
-        given("write_en", None),
-        given("write_addr", macro.address_bits),
-        given("write_data", macro.bits),
-    ]
-    return Group(kind="cell", args=(macro.module_name,), body=body)
-
-
-def write_sram_liberty(figures: Sequence[SramFigures], path: Path) -> None:
-    """One Liberty file with all `figures`, which must share a corner; its voltage is that of the memory's supply."""
-    if not figures or len({f.corner for f in figures}) != 1:
-        raise ConfigError(f"memories in one Liberty file must be at one corner, not at {sorted({str(f.corner) for f in figures})}")
-    corner = figures[0].corner
-    vdd_v, temperature_c = float(corner.sram_vdd_v), float(corner.temperature_c)
-    widths = sorted({width for f in figures for width in (f.macro.bits, f.macro.address_bits)})
-    types = [
-        Group(
-            kind="type",
-            args=(f"bits_{width}",),
-            body=_simple(base_type="array", data_type="bit", bit_width=width, bit_from=width - 1, bit_to=0, downto="true"),
-        )
-        for width in widths
-    ]
-    by_load = [*_simple(variable_1="total_output_net_capacitance"), _list("index_1", [load / _FF for load in _LOADS_F])]
-    lower, upper = 20.0, 80.0
-    library = Group(
-        kind="library",
-        args=("sram_1r1w",),
-        body=[
-            *_simple(delay_model="table_lookup", time_unit="1ps", voltage_unit="1V", current_unit="1uA", leakage_power_unit="1nW"),
-            *_simple(pulling_resistance_unit="1kohm"),
-            Attribute(name="capacitive_load_unit", values=("1", "ff"), is_complex=True),
-            *_simple(nom_process=1.0, nom_voltage=vdd_v, nom_temperature=temperature_c),
-            *_simple(input_threshold_pct_rise=50.0, input_threshold_pct_fall=50.0, output_threshold_pct_rise=50.0, output_threshold_pct_fall=50.0),
-            *_simple(slew_lower_threshold_pct_rise=lower, slew_lower_threshold_pct_fall=lower),
-            *_simple(slew_upper_threshold_pct_rise=upper, slew_upper_threshold_pct_fall=upper),
-            Group(kind="operating_conditions", args=("memory",), body=_simple(process=1.0, voltage=vdd_v, temperature=temperature_c)),
-            *_simple(default_operating_conditions="memory"),
-            Group(kind="lu_table_template", args=("by_load",), body=by_load),
-            *types,
-            *(_cell(f) for f in figures),
-        ],
-    )
-    note = "provisional figures, not simulated" if any(f.provisional for f in figures) else "calibrated figures"
-    write_library(library, path, f"memory macros at {corner}: {note}")

@@ -1,10 +1,11 @@
 """Technologies: which Liberty files describe a cell library at which corner, and what synthesis and wires need to know.
 
 A technology is a YAML file, `flow/tech/<name>/technology.yaml` or a user's own. Its paths are relative
-to the folder it lies in. Liberty files are checked when a corner is used: whole, readable, and for the
-voltage and temperature that the corner declares.
+to the folder it lies in, or to one of its `roots`, where `$PDK_ROOT` may stand for the folder of installed PDKs. Liberty
+files are checked when a corner is used: whole, readable, and for the voltage and temperature that the corner declares.
 """
 
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,9 +15,11 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from flow import liberty
+from flow import interpolate as interpolation
+from flow import liberty, liberty_text
 from flow.cache import DEFAULT_CACHE, run_step, step
 from flow.corner import Corner
+from flow.interpolate import CornerFile, check_inside, interpolate
 from flow.liberty import Cell, Library, read_library, read_text
 from hw.errors import ConfigError
 from hw.settings import Settings, parse, read_yaml
@@ -57,6 +60,8 @@ class LibraryCorner(Settings):
     temperature_c: float = Field(ge=-273, le=300)
     back_bias_v: float = Field(default=0.0, ge=-5, le=5)
     liberty: Texts = Field(min_length=1)
+    measure: bool = True
+    """Whether `voltfront characterize` measures designs at it; corners between which others are interpolated need not be."""
 
     def at_sram(self, sram_vdd_v: float) -> Corner:
         """This corner of the logic with the SRAM at `sram_vdd_v`."""
@@ -75,6 +80,10 @@ class Technology(Settings):
     dont_use: Texts = ()
     sram: Text | None = None
     """Constants of the memory macros (see `flow.sram`), a YAML file."""
+    interpolate: bool = False
+    """Whether Liberty between the corners may be interpolated (see `flow.interpolate`): one file a corner, all of the same structure."""
+    roots: Texts = ()
+    """Folders to look for Liberty files in, after the YAML file's own."""
     corners: Annotated[tuple[LibraryCorner, ...], Field(strict=False, min_length=1)]
     sources: Texts = Field(min_length=1)
 
@@ -128,30 +137,75 @@ def _with_absolute_paths(data: object, folder: Path) -> object:
     """The plain values of a technology with each path made absolute; anything malformed is left for validation."""
     if not isinstance(data, dict) or not isinstance(data.get("corners"), list):
         return data
+    given = data.get("roots")
+    roots = [folder, *(_root(root, folder) for root in given)] if isinstance(given, list) and all(isinstance(r, str) for r in given) else [folder]
     corners = []
     for corner in data["corners"]:
         files = corner.get("liberty") if isinstance(corner, dict) else None
         if isinstance(files, list):
-            corner = {**corner, "liberty": [str(folder / file) if isinstance(file, str) and file else file for file in files]}
+            corner = {**corner, "liberty": [_found(file, roots) if isinstance(file, str) and file else file for file in files]}
         corners.append(corner)
     sram = data.get("sram")
     return {**data, "corners": corners} | ({"sram": str(folder / sram)} if isinstance(sram, str) and sram else {})
 
 
+PDK_ROOT = "$PDK_ROOT"
+
+
+def _root(root: str, folder: Path) -> Path:
+    """A folder of `roots`; `$PDK_ROOT` at its beginning is the environment's. Without that it stays as it is, for the message of a missing file."""
+    if root.startswith(PDK_ROOT) and os.environ.get("PDK_ROOT"):
+        root = os.environ["PDK_ROOT"] + root.removeprefix(PDK_ROOT)
+    return folder / root
+
+
+def _found(file: str, roots: Sequence[Path]) -> str:
+    """The first of `roots` that has the file, plain or compressed; if none has, where it should have been in the last one."""
+    for root in roots:
+        for path in (root / file, root / f"{file}.gz"):
+            if path.is_file():
+                return str(path)
+    return str(roots[-1] / file)
+
+
 def liberty_files(technology: Technology, corner: Corner, *, cache: Path = DEFAULT_CACHE) -> tuple[Path, ...]:
-    """Plain-text Liberty files of `corner`, checked.
+    """Plain-text Liberty files of `corner`, checked; interpolated where the technology allows it and none is characterized there.
 
     Raises `ConfigError` naming the file if one is missing, cut short or for another voltage or temperature
-    than the corner declares.
+    than the corner declares, and for a corner outside of what is characterized.
     """
+    if technology.interpolate and not any(known.at_sram(corner.sram_vdd_v) == corner for known in technology.corners):
+        return (_between(technology, corner, cache),)
     known = technology.library_corner(corner)
     texts = []
     for file in known.liberty:
         path = Path(file)
         if not path.is_file():
-            raise ConfigError(f"Liberty file of corner {corner} must exist, not be missing ({path})")
+            hint = "; set PDK_ROOT to the folder of installed PDKs" if PDK_ROOT in file else ""
+            raise ConfigError(f"Liberty file of corner {corner} must exist, not be missing ({path}){hint}")
         texts.append(plain_liberty(path, vdd_v=known.vdd_v, temperature_c=known.temperature_c, cache=cache))
     return tuple(texts)
+
+
+def _between(technology: Technology, corner: Corner, cache: Path) -> Path:
+    """An interpolated Liberty file, from the characterized corners of the process; each of them is checked like one that is used itself."""
+    alike = [c for c in technology.corners if c.process == corner.process]
+    files = tuple(
+        CornerFile(
+            vdd_v=c.vdd_v, temperature_c=c.temperature_c, back_bias_v=c.back_bias_v,
+            path=liberty_files(technology, c.at_sram(c.vdd_v), cache=cache)[0],
+        )
+        for c in alike
+    )  # fmt: skip
+    check_inside(files, corner)
+    return run_step(_interpolate, cache=cache, known=files, corner=replace(corner, sram_vdd_v=corner.vdd_v))
+
+
+@step(version=1, modules=(interpolation, liberty_text))
+def _interpolate(folder: Path, *, known: tuple[CornerFile, ...], corner: Corner) -> Path:
+    path = folder / "interpolated.lib"
+    interpolate(known, corner, path)
+    return path
 
 
 def plain_liberty(path: Path, *, vdd_v: float, temperature_c: float, cache: Path = DEFAULT_CACHE) -> Path:
@@ -185,6 +239,34 @@ def _unpack(folder: Path, *, path: Path) -> _PlainLiberty:
 def read_corner(technology: Technology, corner: Corner, *, cache: Path = DEFAULT_CACHE) -> Library:
     """All cells of `technology` at `corner` as one library; raises `ConfigError` as `liberty_files` does."""
     return read_libraries(liberty_files(technology, corner, cache=cache))
+
+
+@dataclass(frozen=True, kw_only=True)
+class CornerSummary:
+    """What `examine` finds at a corner."""
+
+    corner: str
+    cells: int
+    fo4_s: float
+    nand2_leakage_w: float
+
+
+def examine(technology: Technology, *, cache: Path = DEFAULT_CACHE) -> list[CornerSummary]:
+    """Read every corner of `technology`; raises `ConfigError` for the first file that does not fit, and for a role whose cell is missing."""
+    rows = []
+    for known in technology.corners:
+        corner = known.at_sram(known.vdd_v)
+        library = read_corner(technology, corner, cache=cache)
+        for role, cell in technology.cells:
+            if cell is not None and cell not in library.cells:
+                raise ConfigError(f"cells.{role} must be a cell of every corner, not {cell!r}, which {corner} lacks ({library.source})")
+        rows.append(
+            CornerSummary(
+                corner=str(corner).rsplit("_", 1)[0], cells=len(library.cells), fo4_s=liberty.fo4_s(library, technology.cells.inverter),
+                nand2_leakage_w=library.cells[technology.cells.nand2].leakage_w,
+            )
+        )  # fmt: skip
+    return rows
 
 
 def read_libraries(paths: Sequence[Path]) -> Library:

@@ -16,8 +16,6 @@ from flow.corner import Corner
 from flow.liberty_text import write_library
 from hw.errors import ConfigError
 
-DEFAULT_CORNERS = tuple(Corner(process="tt", vdd_v=vdd_v, temperature_c=25.0, back_bias_v=0.0, sram_vdd_v=vdd_v) for vdd_v in (0.5, 0.6, 0.7, 0.8, 0.9, 1.0))
-
 
 def liberty_name(technology: str, corner: Corner) -> str:
     """File name of a corner's library, such as fdsoi28p_tt_0p50v_25c.lib.gz."""
@@ -34,11 +32,11 @@ def characterize_library(
     *,
     tech_dir: Path,
     out_dir: Path,
-    corners: Sequence[Corner] = DEFAULT_CORNERS,
+    corners: Sequence[Corner] | None = None,
     workers: int = 2,
     cache: Path = Path("build/cells"),
 ) -> list[Path]:
-    """Characterize every cell of the technology in `tech_dir` at `corners` and write one Liberty file a corner to `out_dir`.
+    """Characterize every cell of the technology in `tech_dir` at `corners` (or all of its grid) and write one Liberty file a corner to `out_dir`.
 
     `workers` simulations run at a time. Each cell of a corner is kept in `cache` when done, so that a second run
     continues where a first one ended. Nothing is written for a corner until all its cells are measured.
@@ -47,8 +45,10 @@ def characterize_library(
     cards = tech_dir / library.transistors.cards
     if workers < 1:
         raise ConfigError(f"workers must be at least 1, not {workers}")
-    if any(corner.process != "tt" for corner in corners):
-        raise ConfigError(f"process must be tt, the only one that {cards.name} describes, not {[c.process for c in corners]}")
+    corners = library.corners() if corners is None else corners
+    unknown = sorted({corner.process for corner in corners} - library.processes.keys())
+    if unknown:
+        raise ConfigError(f"process must be one of {', '.join(sorted(library.processes))}, not {unknown[0]} ({tech_dir / 'cells.yaml'})")
     try:
         out_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -63,10 +63,12 @@ def characterize_library(
     with ThreadPoolExecutor(workers) as pool, tqdm(total=len(cells) * len(corners), unit="cell", disable=not sys.stderr.isatty()) as bar:
         try:
             for corner in corners:
-                unit = run_step(measure_fo4, cache=store, inverter=inverter, cards=cards, corner=corner, load_f=4 * library.characterization.load_unit_f)
+                circuit = {"cache": store, "cards": cards, "process": library.processes[corner.process], "corner": corner}
+                unit = run_step(measure_fo4, inverter=inverter, load_f=4 * library.characterization.load_unit_f, **circuit)
                 bar.set_description(str(corner))
-                common = {"cache": store, "cards": cards, "corner": corner, "shape": unit.shape}
-                waiting = {pool.submit(run_step, characterize_cell, cell=c, sweep=sweep_for(c, library, unit.delay_s), **common): c for c in cells}
+                waiting = {
+                    pool.submit(run_step, characterize_cell, cell=c, sweep=sweep_for(c, library, unit.delay_s), shape=unit.shape, **circuit): c for c in cells
+                }
                 results: dict[str, CellData] = {}
                 while waiting:
                     done, _ = wait(waiting, return_when=FIRST_COMPLETED)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from flow.cells.measure import Arc, CellData, Energy, Grid
+from flow.cells.measure import Arc, CellData, Energy, Grid, grid
 from flow.cells.netlist import Cell
 from flow.cells.spice import SLEW_LOWER, SLEW_UPPER
 from flow.corner import Corner
@@ -14,20 +14,25 @@ _PS, _FF, _FJ, _NW = 1e-12, 1e-15, 1e-15, 1e-9
 _DELAYS = {"delay_rise_s": "cell_rise", "transition_rise_s": "rise_transition", "delay_fall_s": "cell_fall", "transition_fall_s": "fall_transition"}
 
 
-def _number(value: float) -> str:
-    return f"{value:.6g}"
+_ALIKE = 0.02
+"""States whose energies differ by less than this share of the largest are given together, as their mean."""
+
+
+def _number(value: float, digits: int = 4) -> str:
+    # Beyond what the simulations are good for, and few, to keep the files small.
+    return f"{value:.{digits}g}"
 
 
 def _simple(**values: object) -> list[Attribute]:
-    return [Attribute(name=name, values=(_number(value) if isinstance(value, float) else str(value),)) for name, value in values.items()]
+    return [Attribute(name=name, values=(f"{value:.6g}" if isinstance(value, float) else str(value),)) for name, value in values.items()]
 
 
 def _index(number: int, values: Sequence[float], unit: float) -> Attribute:
     return Attribute(name=f"index_{number}", values=(", ".join(_number(v / unit) for v in values),), is_complex=True)
 
 
-def _table(kind: str, template: str, values: Grid, unit: float, axes: Sequence[tuple[Sequence[float], float]]) -> Group:
-    rows = tuple(", ".join(_number(v / unit) for v in row) for row in values)
+def _table(kind: str, template: str, values: Grid, unit: float, axes: Sequence[tuple[Sequence[float], float]], *, digits: int = 4) -> Group:
+    rows = tuple(", ".join(_number(v / unit, digits) for v in row) for row in values)
     indices = [_index(i + 1, points, scale) for i, (points, scale) in enumerate(axes)]
     return Group(kind=kind, args=(template,), body=[*indices, Attribute(name="values", values=rows, is_complex=True)])
 
@@ -35,7 +40,7 @@ def _table(kind: str, template: str, values: Grid, unit: float, axes: Sequence[t
 def _timing(arc: Arc, data: CellData) -> Group:
     body: list[Attribute | Group] = list(_simple(related_pin=arc.related, timing_sense=arc.sense, timing_type=arc.timing_type))
     axes = ((data.slews_s, _PS), (data.loads_f, _FF))
-    body += [_table(kind, "delay", getattr(arc, name), _PS, axes) for name, kind in _DELAYS.items() if getattr(arc, name)]
+    body += [_table(kind, "delay", values, _PS, axes, digits=4 if "cell" in kind else 3) for name, kind in _DELAYS.items() if (values := getattr(arc, name))]
     return Group(kind="timing", body=body)
 
 
@@ -45,11 +50,46 @@ def _internal_power(energy: Energy, data: CellData) -> Group:
         body += _simple(related_pin=energy.related)
     if energy.when:
         body += _simple(when=energy.when)
-    template, axes = ("energy", ((data.slews_s, _PS), (data.loads_f, _FF))) if energy.related else ("input_energy", ((data.slews_s, _PS),))
+    if energy.related:
+        template, axes = "energy", ((data.slews_s, _PS), (data.sampled_loads_f, _FF))
+    else:
+        template, axes = "input_energy", ((data.sampled_slews_s, _PS),)
     for kind, values in (("rise_power", energy.rise_j), ("fall_power", energy.fall_j)):
         if values:
-            body.append(_table(kind, template, values, _FJ, axes))
+            body.append(_table(kind, template, values, _FJ, axes, digits=3))
     return Group(kind="internal_power", body=body)
+
+
+def _merged(energies: Sequence[Energy]) -> list[Energy]:
+    """The energies of one pin with like states joined: each gets their mean, under the conditions of all of them."""
+    clusters: list[list[Energy]] = []
+    for energy in energies:
+        for cluster in clusters:
+            if energy.when and all(_alike(energy, other) for other in cluster):
+                cluster.append(energy)
+                break
+        else:
+            clusters.append([energy])
+    return [_mean(cluster) for cluster in clusters]
+
+
+def _arrays(energy: Energy) -> dict[str, np.ndarray]:
+    return {name: np.array(values) for name, values in (("rise_j", energy.rise_j), ("fall_j", energy.fall_j)) if values}
+
+
+def _alike(a: Energy, b: Energy) -> bool:
+    first, second = _arrays(a), _arrays(b)
+    if a.related != b.related or first.keys() != second.keys():
+        return False
+    scale = max(np.max(np.abs(values)) for values in first.values())
+    return all(np.max(np.abs(values - second[name])) <= _ALIKE * scale for name, values in first.items())
+
+
+def _mean(cluster: Sequence[Energy]) -> Energy:
+    if len(cluster) == 1:
+        return cluster[0]
+    means = {name: grid(np.mean([_arrays(e)[name] for e in cluster], axis=0)) for name in _arrays(cluster[0])}
+    return Energy(pin=cluster[0].pin, related=cluster[0].related, when=" | ".join(f"({e.when})" for e in cluster), **means)
 
 
 def _pin(name: str, cell: Cell, data: CellData) -> Group:
@@ -69,14 +109,17 @@ def _pin(name: str, cell: Cell, data: CellData) -> Group:
         body += _simple(**function)
         if description.kind != "tie":
             body += _simple(max_capacitance=data.loads_f[-1] / _FF)
+    for pulse in data.pulse_widths:
+        if pulse.pin == name:
+            body += _simple(**{f"min_pulse_width_{'high' if pulse.level else 'low'}": pulse.least_s / _PS})
     for constraint in data.constraints:
         if constraint.pin == name:
             axes = ((data.constraint_slews_s, _PS), (data.constraint_slews_s, _PS))
             tables = (("rise_constraint", constraint.rise_s), ("fall_constraint", constraint.fall_s))
-            parts = [_table(kind, "constraint", values, _PS, axes) for kind, values in tables if values]
+            parts = [_table(kind, "constraint", values, _PS, axes, digits=3) for kind, values in tables if values]
             body.append(Group(kind="timing", body=[*_simple(related_pin=constraint.related, timing_type=constraint.timing_type), *parts]))
     body += [_timing(arc, data) for arc in data.arcs if arc.output == name]
-    body += [_internal_power(energy, data) for energy in data.energies if energy.pin == name]
+    body += [_internal_power(energy, data) for energy in _merged([e for e in data.energies if e.pin == name])]
     return Group(kind="pin", args=(name,), body=body)
 
 
@@ -92,6 +135,8 @@ def _cell(cell: Cell, data: CellData) -> Group:
         if description.clear:
             state["clear"] = f"!{description.clear}"
         body.append(Group(kind="ff", args=("IQ", "IQN"), body=_simple(**state)))
+    if description.kind == "latch":
+        body.append(Group(kind="latch", args=("IQ", "IQN"), body=_simple(enable=description.clock, data_in=description.data)))
     if description.kind == "clock_gate":
         rows = "L L : - : L, L H : - : H, H - : - : N"
         body.append(Group(kind="statetable", args=(f"{description.clock} {description.data}", "IQ"), body=_simple(table=rows)))
@@ -136,8 +181,8 @@ def library_group(*, technology: str, corner: Corner, cells: Sequence[Cell], res
             "lu_table_template",
             (("related_pin_transition", first.constraint_slews_s, _PS), ("constrained_pin_transition", first.constraint_slews_s, _PS)),
         ),
-        "energy": ("power_lut_template", (("input_transition_time", first.slews_s, _PS), ("total_output_net_capacitance", first.loads_f, _FF))),
-        "input_energy": ("power_lut_template", (("input_transition_time", first.slews_s, _PS),)),
+        "energy": ("power_lut_template", (("input_transition_time", first.slews_s, _PS), ("total_output_net_capacitance", first.sampled_loads_f, _FF))),
+        "input_energy": ("power_lut_template", (("input_transition_time", first.sampled_slews_s, _PS),)),
     }
     for name, (kind, axes) in templates.items():
         variables = _simple(**{f"variable_{i + 1}": axis for i, (axis, _, _) in enumerate(axes)})

@@ -8,7 +8,7 @@ that are a fifth too short, since a real edge there starts and ends slowly.
 from dataclasses import dataclass
 from pathlib import Path
 
-from flow.cells.netlist import Cell
+from flow.cells.netlist import Cell, ProcessShift
 from flow.cells.spice import SLEW_LOWER, SLEW_UPPER, TIGHT, EdgeShape, printed_values
 from flow.corner import Corner
 from flow.tools import find_tool, run_tool
@@ -26,7 +26,7 @@ class Fo4:
     shape: EdgeShape
 
 
-def measure_fo4(inverter: Cell, cards: Path, corner: Corner, folder: Path, *, load_f: float) -> Fo4:
+def measure_fo4(inverter: Cell, cards: Path, process: ProcessShift, corner: Corner, folder: Path, *, load_f: float) -> Fo4:
     """FO4 of `inverter` with four of its kind as load and no wire between cells.
 
     It is measured inside a chain, so the input slew is that of the chain itself. `load_f` is about the capacitance
@@ -36,6 +36,7 @@ def measure_fo4(inverter: Cell, cards: Path, corner: Corner, folder: Path, *, lo
     circuit = [
         f"* FO4 at {corner}",
         f".include {cards.absolute()}",
+        process.parameters(),
         f".options {TIGHT}",
         f".temp {corner.temperature_c:g}",
         inverter.subcircuit(),

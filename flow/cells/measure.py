@@ -10,7 +10,7 @@ changes nothing, its data pin that of a data change and of the first latch, whic
 next falling clock edge, and its output what comes on top when it moves.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
 
@@ -39,7 +39,7 @@ class Arc:
 
 @dataclass(frozen=True, kw_only=True)
 class Energy:
-    """Internal energy in J of an edge of `pin`: [slew][load] of an output caused by `related`, or [slew] of an input itself."""
+    """Internal energy in J of an edge of `pin`: [slew][sampled load] of an output caused by `related`, or [sampled slew] of an input itself."""
 
     pin: str
     related: str | None = None
@@ -60,6 +60,15 @@ class Constraint:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PulseWidth:
+    """Shortest pulse of `pin` at `level`, in seconds between the crossings of half the swing."""
+
+    pin: str
+    level: int
+    least_s: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class State:
     """Leakage in W in the state `when`."""
 
@@ -69,18 +78,21 @@ class State:
 
 @dataclass(frozen=True, kw_only=True)
 class CellData:
-    """Everything measured on one cell at one corner, with the axes of its tables."""
+    """Everything measured on one cell at one corner, with the axes of its tables. Energies have fewer points than delays."""
 
     name: str
     slews_s: Row
     loads_f: Row
     constraint_slews_s: Row
+    sampled_slews_s: Row
+    sampled_loads_f: Row
     leakage: tuple[State, ...]
     rise_capacitance_f: dict[str, float]
     fall_capacitance_f: dict[str, float]
     arcs: tuple[Arc, ...] = ()
     energies: tuple[Energy, ...] = ()
     constraints: tuple[Constraint, ...] = ()
+    pulse_widths: tuple[PulseWidth, ...] = ()
 
 
 def condition(bits: dict[str, int]) -> str:
@@ -102,6 +114,32 @@ class Sweep:
     loads_f: Row
     constraint_slews_s: Row
     load_unit_f: float
+
+    @property
+    def sampled_slews(self) -> tuple[int, ...]:
+        """Indices of the few slews at which every state of the other inputs is simulated: first, middle and last."""
+        return _first_middle_last(len(self.slews_s))
+
+    @property
+    def sampled_loads(self) -> tuple[int, ...]:
+        """Indices of the few loads, likewise."""
+        return _first_middle_last(len(self.loads_f))
+
+    def axes(self) -> dict[str, Row]:
+        """The axes as `CellData` holds them."""
+        return {
+            "slews_s": self.slews_s,
+            "loads_f": self.loads_f,
+            "constraint_slews_s": self.constraint_slews_s,
+            "sampled_slews_s": tuple(self.slews_s[i] for i in self.sampled_slews),
+            "sampled_loads_f": tuple(self.loads_f[j] for j in self.sampled_loads),
+        }
+
+    def over_slews(self, values: np.ndarray) -> np.ndarray:
+        """Values given at the sampled slews (first axis), interpolated over the logarithm of the slew to all slews."""
+        at = np.log(self.slews_s)
+        known = at[list(self.sampled_slews)]
+        return np.apply_along_axis(lambda column: np.interp(at, known, column), 0, values)
 
     @property
     def middle(self) -> tuple[int, int]:
@@ -136,40 +174,76 @@ def energy_j(bench: Bench, point: Point, measured: Measured, leakage_w: float) -
     return vdd * measured.supply_charge_c + vdd / 2 * moved - loads - leakage_w * measured.window_s
 
 
+def _first_middle_last(count: int) -> tuple[int, ...]:
+    return tuple(sorted({0, count // 2, count - 1}))
+
+
+Index = tuple[int, int]
+
+
 class Edges:
-    """Edges of one pin from one settled state, over all slews and, if `over_loads`, all loads."""
+    """Edges of one pin from one settled state, over slews and, if `over_loads`, over loads; else at the middle load.
+
+    What is simulated is up to `simulate`; the arrays [slew, load] hold NaN elsewhere.
+    """
 
     def __init__(self, bench: Bench, sweep: Sweep, state: dict[str, int | None], pin: str, *, over_loads: bool):
-        self.bench, self.sweep, self.pin = bench, sweep, pin
+        self.bench, self.sweep, self.state, self.pin = bench, sweep, state, pin
         self.rising = not state[pin]
-        loads = sweep.loads_f if over_loads else (sweep.loads_f[sweep.middle[1]],)
-        self.shape = (len(sweep.slews_s), len(loads))
-        self.points = [edge_point(bench, sweep, state=state, pin=pin, slew_s=s, load_f=c) for s, c in product(sweep.slews_s, loads)]
-        self.moved = {name: self.points[0].expect[name] for name in self.points[0].edges}
-        self.measured: Sequence[Measured] = ()
+        self.loads_f = sweep.loads_f if over_loads else (sweep.loads_f[sweep.middle[1]],)
+        self.shape = (len(sweep.slews_s), len(self.loads_f))
+        after = bench.cell.settle({name: int(state[name]) for name in bench.cell.inputs} | {pin: int(self.rising)}, state)
+        self.moved = {name: int(after[name]) for name in bench.cell.outputs if state[name] != after[name]}
+        self.points: dict[Index, Point] = {}
+        self.measured: dict[Index, Measured] = {}
+
+    def all(self) -> list[Index]:
+        return list(product(range(self.shape[0]), range(self.shape[1])))
+
+    def sampled(self) -> list[Index]:
+        """The few points that are simulated for every state."""
+        loads = self.sweep.sampled_loads if len(self.loads_f) > 1 else (0,)
+        return list(product(self.sweep.sampled_slews, loads))
+
+    def point(self, at: Index) -> Point:
+        slew_s, load_f = self.sweep.slews_s[at[0]], self.loads_f[at[1]]
+        return edge_point(self.bench, self.sweep, state=self.state, pin=self.pin, slew_s=slew_s, load_f=load_f)
+
+    def _array(self, value: Callable[[Point, Measured], float]) -> np.ndarray:
+        found = np.full(self.shape, np.nan)
+        for at, measured in self.measured.items():
+            found[at] = value(self.points[at], measured)
+        return found
 
     def delay_s(self, output: str) -> np.ndarray:
-        times = [m.crossing_s[output] - p.inputs[self.pin].at_s for m, p in zip(self.measured, self.points, strict=True)]
-        return np.array(times).reshape(self.shape)
+        return self._array(lambda point, measured: measured.crossing_s[output] - point.inputs[self.pin].at_s)
 
     def transition_s(self, output: str) -> np.ndarray:
-        return np.array([m.transition_s[output] for m in self.measured]).reshape(self.shape)
+        return self._array(lambda _, measured: measured.transition_s[output])
 
     def energy_j(self, leakage_w: float) -> np.ndarray:
-        values = [energy_j(self.bench, p, m, leakage_w) for m, p in zip(self.measured, self.points, strict=True)]
-        return np.array(values).reshape(self.shape)
+        return self._array(lambda point, measured: energy_j(self.bench, point, measured, leakage_w))
+
+    def sampled_energy_j(self, leakage_w: float) -> np.ndarray:
+        """Energies at the sampled points alone."""
+        values = self.energy_j(leakage_w)
+        return values[np.ix_(self.sweep.sampled_slews, self.sweep.sampled_loads if len(self.loads_f) > 1 else (0,))]
 
     def capacitance_f(self) -> float:
         """Charge that the moving pin takes, per volt, at the middle of the axes."""
-        middle = self.sweep.middle[0] * self.shape[1] + (self.sweep.middle[1] if self.shape[1] > 1 else 0)
-        return abs(self.measured[middle].input_charge_c[self.pin]) / self.bench.corner.vdd_v
+        slew, load = self.sweep.middle
+        return abs(self.measured[slew, load if len(self.loads_f) > 1 else 0].input_charge_c[self.pin]) / self.bench.corner.vdd_v
 
 
-def simulate(bench: Bench, edges: Sequence[Edges], *, label: str, initial: dict[str, int | None] | None = None) -> None:
-    """Run all `edges` in one process, from the stored bits `initial`, and leave the results in them."""
-    results = iter(bench.run([p for e in edges for p in e.points], label=label, initial=initial))
-    for e in edges:
-        e.measured = [next(results) for _ in e.points]
+def simulate(
+    bench: Bench, wanted: Sequence[tuple[Edges, Sequence[Index]]], *, label: str, initial: dict[str, int | None] | None = None
+) -> None:
+    """Run these points of these edges in one process, from the stored bits `initial`, and leave the results in the edges."""
+    for edges, indices in wanted:
+        edges.points |= {at: edges.point(at) for at in indices}
+    results = iter(bench.run([edges.points[at] for edges, indices in wanted for at in indices], label=label, initial=initial))
+    for edges, indices in wanted:
+        edges.measured |= {at: next(results) for at in indices}
 
 
 def check(data: CellData) -> CellData:

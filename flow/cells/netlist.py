@@ -12,11 +12,13 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field
 
+from flow.corner import Corner
 from hw.errors import ConfigError
 from hw.settings import Settings, load
 
@@ -63,7 +65,7 @@ class Stage(Settings):
 class CellDescription(Settings):
     """One cell in all its drive strengths. `outputs` maps each output to its Liberty function over inputs (or the stored bit IQ)."""
 
-    kind: Literal["combinational", "flop", "clock_gate", "tie"]
+    kind: Literal["combinational", "flop", "latch", "clock_gate", "tie"]
     inputs: Annotated[tuple[str, ...], Field(strict=False)] = ()
     outputs: dict[str, str]
     clock: str | None = None
@@ -80,6 +82,31 @@ class Characterization(Settings):
     loads: Annotated[tuple[Positive, ...], Field(strict=False, min_length=2)]
     load_unit_f: Positive
     constraint_slews_fo4: Annotated[tuple[Positive, ...], Field(strict=False, min_length=2)]
+
+
+class Grid(Settings):
+    """Corners to characterize: every combination of the four, the supply running fastest."""
+
+    process: Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
+    temperature_c: Annotated[tuple[float, ...], Field(strict=False, min_length=1)]
+    back_bias_v: Annotated[tuple[float, ...], Field(strict=False, min_length=1)]
+    vdd_v: Annotated[tuple[Positive, ...], Field(strict=False, min_length=1)]
+
+    def corners(self) -> tuple[Corner, ...]:
+        every = product(self.process, self.temperature_c, self.back_bias_v, self.vdd_v)
+        return tuple(Corner(process=p, vdd_v=v, temperature_c=t, back_bias_v=b, sram_vdd_v=v) for p, t, b, v in every)
+
+
+class ProcessShift(Settings):
+    """A process corner: what is added to the magnitude of the thresholds, and what the mobilities are multiplied by."""
+
+    threshold_v: float = Field(ge=-0.2, le=0.2)
+    mobility: float = Field(gt=0.5, lt=2)
+    source: str
+
+    def parameters(self) -> str:
+        """The SPICE line that a deck with cells needs. A p transistor's threshold is negative."""
+        return f".param n_threshold={self.threshold_v:.6g} p_threshold={-self.threshold_v:.6g} n_mobility={self.mobility:.6g} p_mobility={self.mobility:.6g}"
 
 
 class Transistors(Settings):
@@ -99,7 +126,14 @@ class CellLibrary(Settings):
     geometry: Geometry
     wires: CellWires
     characterization: Characterization
+    processes: dict[str, ProcessShift]
+    grid: Annotated[tuple[Grid, ...], Field(strict=False, min_length=1)]
+    """What `voltfront cells` characterizes, in this order."""
     cells: dict[str, CellDescription]
+
+    def corners(self) -> tuple[Corner, ...]:
+        """All corners of the grid, each once, in its order."""
+        return tuple(dict.fromkeys(corner for grid in self.grid for corner in grid.corners()))
 
 
 def load_cell_library(tech_dir: Path) -> CellLibrary:
@@ -232,11 +266,14 @@ class Cell:
         for device in self.transistors:
             limit = g.n_finger_max_um if device.kind == "n" else g.p_finger_max_um
             columns[device.kind] += math.ceil(device.width_um / limit - 1e-9)
-        clocked = sum(1 for s in self.description.stages if s.pull_up is not None) if self.description.kind in ("flop", "clock_gate") else 0
+        clocked = sum(1 for s in self.description.stages if s.pull_up is not None) if self.description.kind in ("flop", "latch", "clock_gate") else 0
         return round((max(columns.values()) + 1 + clocked) * g.pitch_um * g.track_um * g.tracks, 4)
 
     def subcircuit(self) -> str:
-        """The cell as a SPICE subcircuit with ports inputs, outputs, VDD and the back gates VBN and VBP."""
+        """The cell as a SPICE subcircuit with ports inputs, outputs, VDD and the back gates VBN and VBP.
+
+        The deck must define the parameters of the process, `ProcessShift.parameters`.
+        """
         g, w = self.geometry, self.wires
         names = [name.lower() for name in (*self.inputs, *self.nodes, "VDD", "VSS", "VBN", "VBP")]
         if len(set(names)) < len(names):
@@ -248,7 +285,7 @@ class Cell:
             drain, gate, source = ("0" if node == "VSS" else node for node in (t.drain, t.gate, t.source))
             lines.append(
                 f"M{t.kind}{i} {drain} {gate} {source} {body} {model} w={t.width_um:.4g}u l={g.length_um:.4g}u "
-                f"ad={area:.4g}p as={area:.4g}p pd={edge:.4g}u ps={edge:.4g}u"
+                f"ad={area:.4g}p as={area:.4g}p pd={edge:.4g}u ps={edge:.4g}u delvto={{{t.kind}_threshold}} mulu0={{{t.kind}_mobility}}"
             )
         for node in (*self.inputs, *self.nodes):
             farad = w.input_f if node in self.inputs else w.output_f if node in self.outputs else w.internal_f

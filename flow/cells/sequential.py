@@ -1,30 +1,37 @@
-"""Characterization of flops and clock gates: clock to output, clear, setup, hold, recovery, removal, energies, leakage."""
+"""Characterization of flops, latches and clock gates: delays, clear, constraints, pulse widths, energies, leakage."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import product
 
 import numpy as np
 
-from flow.cells.measure import Arc, CellData, Constraint, Edges, Energy, Grid, State, Sweep, condition, grid, simulate
-from flow.cells.spice import SETTLED, Bench, Measured, Point, Ramp
-from hw.errors import ToolError
-
-# A data edge is early (or late) enough if the output comes at most this much later than with ample time ...
-_PUSH_OUT = 1.1
-# ... or, where the output must not move, if it stays within this fraction of the swing of its rail.
-_GLITCH = 0.1
-_ITERATIONS = 10
-
-Steps = Sequence[dict[str, int]]
+from flow.cells.constraints import Pulse, Race, Steps, least_times, least_widths
+from flow.cells.measure import Arc, CellData, Edges, Energy, State, Sweep, condition, grid, simulate
+from flow.cells.spice import Bench
 
 
 def _measure(bench: Bench, sweep: Sweep, steps: Steps, pin: str, *, over_loads: bool, label: str) -> Edges:
-    """The edge of `pin` that follows after the input changes `steps`."""
+    """The edge of `pin` that follows after the input changes `steps`: at all slews and loads, or at the sampled slews only."""
     state = bench.cell.after(steps)
     edges = Edges(bench, sweep, state, pin, over_loads=over_loads)
-    simulate(bench, [edges], label=label, initial=state)
+    simulate(bench, [(edges, edges.all() if over_loads else edges.sampled())], label=label, initial=state)
     return edges
+
+
+class _Energies:
+    """Energies at the sampled slews, means over edges; and what a moving output adds to them."""
+
+    def __init__(self, sweep: Sweep, leakage_w: float):
+        self.sweep, self.leakage_w = sweep, leakage_w
+
+    def quiet(self, edges: Sequence[Edges]) -> np.ndarray:
+        """[sampled slew] of edges that move no output."""
+        return np.mean([e.sampled_energy_j(self.leakage_w)[:, 0] for e in edges], axis=0)
+
+    def on_top(self, edges: Sequence[Edges], quiet: np.ndarray) -> np.ndarray:
+        """[slew, sampled load]: energies of edges that move the output, beyond the `quiet` ones of the same pin."""
+        moving = np.mean([e.energy_j(self.leakage_w)[:, list(self.sweep.sampled_loads)] for e in edges], axis=0)
+        return moving - self.sweep.over_slews(quiet)[:, None]
 
 
 def characterize_flop(bench: Bench, sweep: Sweep) -> CellData:
@@ -45,10 +52,8 @@ def characterize_flop(bench: Bench, sweep: Sweep) -> CellData:
     # The flop holds either bit while its data pin moves to d.
     moved = {(d, q): _measure(bench, sweep, [*load(q), {data: 1 - d}], data, over_loads=False, label=f"data_{d}_{q}") for d in (0, 1) for q in (0, 1)}
 
-    def mean(edges: Sequence[Edges]) -> np.ndarray:
-        return np.mean([e.energy_j(leakage_w)[:, 0] for e in edges], axis=0)
-
-    quiet = mean(list(idle.values()))
+    energy = _Energies(sweep, leakage_w)
+    quiet = energy.quiet(list(idle.values()))
     arcs = [
         Arc(
             output=output, related=clock, timing_type="rising_edge", sense="non_unate",
@@ -57,16 +62,18 @@ def characterize_flop(bench: Bench, sweep: Sweep) -> CellData:
         )
     ]  # fmt: skip
     energies = [
-        Energy(pin=clock, rise_j=grid(quiet), fall_j=grid(mean(list(back.values())))),
-        Energy(pin=data, rise_j=grid(mean([moved[1, 0], moved[1, 1]])), fall_j=grid(mean([moved[0, 0], moved[0, 1]]))),
-        Energy(pin=output, related=clock, **{f"{n}_j": grid(taken[q].energy_j(leakage_w) - quiet[:, None]) for q, n in ((1, "rise"), (0, "fall"))}),
+        Energy(pin=clock, rise_j=grid(quiet), fall_j=grid(energy.quiet(list(back.values())))),
+        Energy(pin=data, rise_j=grid(energy.quiet([moved[1, 0], moved[1, 1]])), fall_j=grid(energy.quiet([moved[0, 0], moved[0, 1]]))),
+        Energy(pin=output, related=clock, rise_j=grid(energy.on_top([taken[1]], quiet)), fall_j=grid(energy.on_top([taken[0]], quiet))),
     ]
     rise = {clock: [e.capacitance_f() for e in idle.values()], data: [moved[1, q].capacitance_f() for q in (0, 1)]}
     fall = {clock: [e.capacitance_f() for e in back.values()], data: [moved[0, q].capacitance_f() for q in (0, 1)]}
-    checks = [
-        _Check(name=f"{kind}_{d}", pin=data, new=d, kind=kind, steps=[*load(1 - q), *([{data: q}] if kind == "hold" else [])], result=q, moves=True)
+    races = [
+        Race(name=f"{kind}_{d}", pin=data, new=d, kind=kind, steps=[*load(1 - q), *([{data: q}] if kind == "hold" else [])], result=q, moves=True)
         for d, kind, q in ((1, "setup", 1), (0, "setup", 0), (1, "hold", 0), (0, "hold", 1))
     ]
+    pulses = [Pulse(pin=clock, level=1, steps=[*load(1 - q), {data: q}], result=q) for q in (0, 1)]
+    pulses += [Pulse(pin=clock, level=0, steps=[*load(1 - q)[:2], {data: q}], result=q, late=True) for q in (0, 1)]
     if clear:
         held = [{clock: 0, data: 0, clear: 0}]
         phases = ([], [{clock: 1}])
@@ -80,18 +87,19 @@ def characterize_flop(bench: Bench, sweep: Sweep) -> CellData:
                 transition_fall_s=grid(np.max([e.transition_s(output) for e in cleared], axis=0)),
             )
         )  # fmt: skip
-        on_top = np.mean([e.energy_j(leakage_w) for e in cleared], axis=0) - mean([still])[:, None]
+        still_j = energy.quiet([still])
         energies += [
-            Energy(pin=clear, rise_j=grid(mean([ends])), fall_j=grid(mean([still]))),
-            Energy(pin=output, related=clear, fall_j=grid(on_top)),
+            Energy(pin=clear, rise_j=grid(energy.quiet([ends])), fall_j=grid(still_j)),
+            Energy(pin=output, related=clear, fall_j=grid(energy.on_top(cleared, still_j))),
         ]
         rise[clear], fall[clear] = [ends.capacitance_f()], [still.capacitance_f()]
         begin = [{clock: 0, data: 1, clear: 0}]
-        checks += [
-            _Check(name="recovery", pin=clear, new=1, kind="recovery", steps=begin, result=1, moves=True),
-            _Check(name="removal", pin=clear, new=1, kind="removal", steps=begin, result=0, moves=False),
+        races += [
+            Race(name="recovery", pin=clear, new=1, kind="recovery", steps=begin, result=1, moves=True),
+            Race(name="removal", pin=clear, new=1, kind="removal", steps=begin, result=0, moves=False),
         ]
-    return _data(bench, sweep, leakage, rise, fall, arcs, energies, _constraints(bench, sweep, clock, output, checks))
+        pulses += [Pulse(pin=clear, level=0, steps=[*load(1), *phase], result=0) for phase in phases]
+    return _data(bench, sweep, leakage, rise, fall, arcs, energies, clock, races, pulses)
 
 
 def characterize_clock_gate(bench: Bench, sweep: Sweep) -> CellData:
@@ -117,9 +125,8 @@ def characterize_clock_gate(bench: Bench, sweep: Sweep) -> CellData:
     idle_down = _measure(bench, sweep, latched(0), clock, over_loads=False, label="shut_fall")
     moved = {d: _measure(bench, sweep, latched(1 - d)[:1], enable, over_loads=False, label=f"enable_{d}") for d in (0, 1)}
 
-    def joule(e: Edges) -> np.ndarray:
-        return e.energy_j(leakage_w)
-
+    energy = _Energies(sweep, leakage_w)
+    shut = {1: energy.quiet([idle_up]), 0: energy.quiet([idle_down])}
     arcs = [
         Arc(
             output=output, related=clock, timing_type="combinational", sense="positive_unate",
@@ -128,25 +135,79 @@ def characterize_clock_gate(bench: Bench, sweep: Sweep) -> CellData:
         )
     ]  # fmt: skip
     energies = [
-        Energy(pin=clock, rise_j=grid(joule(idle_up)[:, 0]), fall_j=grid(joule(idle_down)[:, 0])),
-        Energy(pin=enable, rise_j=grid(joule(moved[1])[:, 0]), fall_j=grid(joule(moved[0])[:, 0])),
-        Energy(pin=output, related=clock, rise_j=grid(joule(up) - joule(idle_up)), fall_j=grid(joule(down) - joule(idle_down))),
+        Energy(pin=clock, rise_j=grid(shut[1]), fall_j=grid(shut[0])),
+        Energy(pin=enable, rise_j=grid(energy.quiet([moved[1]])), fall_j=grid(energy.quiet([moved[0]]))),
+        Energy(pin=output, related=clock, rise_j=grid(energy.on_top([up], shut[1])), fall_j=grid(energy.on_top([down], shut[0]))),
     ]
     rise = {clock: [idle_up.capacitance_f(), up.capacitance_f()], enable: [moved[1].capacitance_f()]}
     fall = {clock: [idle_down.capacitance_f(), down.capacitance_f()], enable: [moved[0].capacitance_f()]}
-    checks = [
-        _Check(name="setup_1", pin=enable, new=1, kind="setup", steps=[{clock: 0, enable: 0}], result=1, moves=True),
-        _Check(name="setup_0", pin=enable, new=0, kind="setup", steps=[{clock: 0, enable: 1}], result=0, moves=False),
-        _Check(name="hold_1", pin=enable, new=1, kind="hold", steps=[{clock: 0, enable: 0}], result=0, moves=False),
-        _Check(name="hold_0", pin=enable, new=0, kind="hold", steps=[{clock: 0, enable: 1}], result=1, moves=True),
+    races = [
+        Race(name="setup_1", pin=enable, new=1, kind="setup", steps=[{clock: 0, enable: 0}], result=1, moves=True),
+        Race(name="setup_0", pin=enable, new=0, kind="setup", steps=[{clock: 0, enable: 1}], result=0, moves=False),
+        Race(name="hold_1", pin=enable, new=1, kind="hold", steps=[{clock: 0, enable: 0}], result=0, moves=False),
+        Race(name="hold_0", pin=enable, new=0, kind="hold", steps=[{clock: 0, enable: 1}], result=1, moves=True),
     ]
-    return _data(bench, sweep, tuple(leakage), rise, fall, arcs, energies, _constraints(bench, sweep, clock, output, checks))
+    pulses = [
+        Pulse(pin=clock, level=1, steps=[{clock: 0, enable: 1}], result=0, returns=True),
+        # The latch, open while the clock is low, must take the enable that changed before.
+        Pulse(pin=clock, level=0, steps=[*latched(0), {enable: 1}], result=1, late=True),
+    ]
+    return _data(bench, sweep, leakage, rise, fall, arcs, energies, clock, races, pulses)
 
 
-def _data(bench, sweep, leakage, rise, fall, arcs, energies, constraints) -> CellData:
+def characterize_latch(bench: Bench, sweep: Sweep) -> CellData:
+    """A latch that follows its data while its gate (`clock`) is high."""
+    cell = bench.cell
+    gate, data, output = cell.description.clock, cell.description.data, cell.outputs[0]
+
+    def held(bit: int) -> list[dict[str, int]]:
+        return [{gate: 1, data: bit}, {gate: 0}]
+
+    leakage = []
+    for g, d in product((0, 1), repeat=2):
+        for q in (d,) if g else (0, 1):
+            steps = [{gate: 1, data: d}] if g else [*held(q), {data: d}]
+            state = cell.after(steps)
+            power = bench.leakage([{gate: g, data: d}], label=f"leakage_{g}{d}{q}", initial=state)[0]
+            leakage.append(State(when=condition({gate: g, data: d, output: q}), leakage_w=power))
+    leakage_w = float(np.mean([s.leakage_w for s in leakage]))
+    opened = {q: _measure(bench, sweep, [*held(1 - q), {data: q}], gate, over_loads=True, label=f"open_{q}") for q in (0, 1)}
+    passed = {q: _measure(bench, sweep, [{gate: 1, data: 1 - q}], data, over_loads=True, label=f"pass_{q}") for q in (0, 1)}
+    idle = {q: _measure(bench, sweep, held(q), gate, over_loads=False, label=f"idle_rise_{q}") for q in (0, 1)}
+    back = {q: _measure(bench, sweep, held(q)[:1], gate, over_loads=False, label=f"idle_fall_{q}") for q in (0, 1)}
+    moved = {(d, q): _measure(bench, sweep, [*held(q), {data: 1 - d}], data, over_loads=False, label=f"data_{d}_{q}") for d in (0, 1) for q in (0, 1)}
+    energy = _Energies(sweep, leakage_w)
+    quiet = energy.quiet(list(idle.values()))
+    shut = {d: energy.quiet([moved[d, 0], moved[d, 1]]) for d in (0, 1)}
+    arcs, energies = [], [
+        Energy(pin=gate, rise_j=grid(quiet), fall_j=grid(energy.quiet(list(back.values())))),
+        Energy(pin=data, rise_j=grid(shut[1]), fall_j=grid(shut[0])),
+    ]  # fmt: skip
+    for pin, kind, sense, by, base in (
+        (gate, "rising_edge", "non_unate", opened, {1: quiet, 0: quiet}), (data, "combinational", "positive_unate", passed, shut)
+    ):  # fmt: skip
+        arcs.append(
+            Arc(
+                output=output, related=pin, timing_type=kind, sense=sense,
+                delay_rise_s=grid(by[1].delay_s(output)), delay_fall_s=grid(by[0].delay_s(output)),
+                transition_rise_s=grid(by[1].transition_s(output)), transition_fall_s=grid(by[0].transition_s(output)),
+            )
+        )  # fmt: skip
+        energies.append(Energy(pin=output, related=pin, rise_j=grid(energy.on_top([by[1]], base[1])), fall_j=grid(energy.on_top([by[0]], base[0]))))
+    rise = {gate: [e.capacitance_f() for e in idle.values()], data: [moved[1, q].capacitance_f() for q in (0, 1)]}
+    fall = {gate: [e.capacitance_f() for e in back.values()], data: [moved[0, q].capacitance_f() for q in (0, 1)]}
+    closing = [{gate: 1, data: 1}], [{gate: 1, data: 0}]
+    races = [Race(name=f"setup_{d}", pin=data, new=d, kind="setup", steps=closing[d], result=d, moves=True, clock_to=0, through=True) for d in (0, 1)]
+    races += [Race(name=f"hold_{d}", pin=data, new=d, kind="hold", steps=closing[d], result=1 - d, moves=False, clock_to=0) for d in (0, 1)]
+    pulses = [Pulse(pin=gate, level=1, steps=[*held(1 - q), {data: q}], result=q) for q in (0, 1)]
+    return _data(bench, sweep, leakage, rise, fall, arcs, energies, gate, races, pulses)
+
+
+def _data(bench, sweep, leakage, rise, fall, arcs, energies, clock, races, pulses) -> CellData:
+    output = bench.cell.outputs[0]
     return CellData(
-        name=bench.cell.name, slews_s=sweep.slews_s, loads_f=sweep.loads_f, constraint_slews_s=sweep.constraint_slews_s,
-        leakage=tuple(leakage), arcs=tuple(arcs), energies=tuple(energies), constraints=constraints,
+        name=bench.cell.name, **sweep.axes(), leakage=tuple(leakage), arcs=tuple(arcs), energies=tuple(energies),
+        constraints=least_times(bench, sweep, clock, output, races), pulse_widths=least_widths(bench, sweep, output, pulses),
         rise_capacitance_f={pin: float(np.mean(v)) for pin, v in rise.items()},
         fall_capacitance_f={pin: float(np.mean(v)) for pin, v in fall.items()},
     )  # fmt: skip
@@ -167,81 +228,3 @@ def _flop_leakage(bench: Bench, load) -> tuple[State, ...]:
             power = bench.leakage([inputs], label=f"leakage_{c}{d}{q}{i}", initial=state)[0]
             states.append(State(when=condition({**inputs, output: int(state[output])}), leakage_w=power))
     return tuple(states)
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Check:
-    """A race between an edge of `pin` to `new` and the rising clock edge, after the input changes `steps`.
-
-    The edge of `pin` comes before the clock for setup and recovery, after it for hold and removal. It is in
-    time if the output ends at `result`, promptly where it `moves` there, and without a glitch where it stays.
-    """
-
-    name: str
-    pin: str
-    new: int
-    kind: str
-    steps: Steps
-    result: int
-    moves: bool
-
-
-def _constraints(bench: Bench, sweep: Sweep, clock: str, output: str, checks: Sequence[_Check]) -> tuple[Constraint, ...]:
-    found: dict[tuple[str, str], dict[str, Grid]] = {}
-    for c in checks:
-        found.setdefault((c.pin, c.kind), {})["rise_s" if c.new else "fall_s"] = grid(_bisect(bench, sweep, clock, output, c))
-    return tuple(Constraint(pin=pin, related=clock, timing_type=f"{kind}_rising", **tables) for (pin, kind), tables in found.items())
-
-
-def _bisect(bench: Bench, sweep: Sweep, clock: str, output: str, c: _Check) -> np.ndarray:
-    """Least time [clock slew, data slew] that is enough, to within a thousandth of the bracket, for all slews at once."""
-    cell, vdd, fo4 = bench.cell, bench.corner.vdd_v, sweep.fo4_s
-    state = cell.after(c.steps)
-    load_f = sweep.loads_f[sweep.middle[1]]
-    slews = list(product(sweep.constraint_slews_s, repeat=2))
-    halves = (bench.shape.lead + bench.shape.tail) * np.array([(a + b) / 2 for a, b in slews])
-    too_short, enough = -(8 * fo4 + halves), 12 * fo4 + halves
-    before = c.kind in ("setup", "recovery")
-
-    def points(times: np.ndarray, must_settle: bool) -> list[Point]:
-        made = []
-        for (clock_slew, data_slew), time, reach in zip(slews, times, enough, strict=True):
-            clock_at = fo4 + reach + bench.shape.lead * max(clock_slew, data_slew)
-            edge = Ramp(start=0, end=1, at_s=clock_at, slew_s=clock_slew)
-            race = Ramp(start=1 - c.new, end=c.new, at_s=clock_at + (-time if before else time), slew_s=data_slew)
-            window = clock_at + reach + bench.shape.tail * max(clock_slew, data_slew) + sweep.settle_s(bench, load_f)
-            inputs = {name: int(state[name]) for name in cell.inputs} | {clock: edge, c.pin: race}
-            made.append(Point(
-                inputs=inputs, loads_f={output: load_f}, window_s=window, expect={output: c.result},
-                edges=(output,) if c.moves else (), watch=(output,), must_settle=must_settle,
-            ))  # fmt: skip
-        return made
-
-    def delay(measured: Measured, point: Point) -> float:
-        return measured.crossing_s.get(output, np.inf) - point.inputs[clock].at_s
-
-    def in_time(measured: Measured, point: Point, ample: Measured, ample_point: Point) -> bool:
-        if abs(measured.final_v[output] - c.result * vdd) > SETTLED * vdd:
-            return False
-        if c.moves:
-            return 0 < delay(measured, point) <= _PUSH_OUT * delay(ample, ample_point)
-        return measured.highest_v[output] < _GLITCH * vdd if c.result == 0 else measured.lowest_v[output] > (1 - _GLITCH) * vdd
-
-    ample_points = points(enough, True)
-    ample = bench.run(ample_points, label=f"{c.name}_ample", initial=state)
-
-    def verdict(times: np.ndarray, label: str) -> np.ndarray:
-        tried = points(times, False)
-        runs = bench.run(tried, label=f"{c.name}_{label}", initial=state)
-        return np.array([in_time(m, p, a, ap) for m, p, a, ap in zip(runs, tried, ample, ample_points, strict=True)])
-
-    if not np.all(verdict(enough, "upper")) or np.any(verdict(too_short, "lower")):
-        raise ToolError(
-            f"{c.kind} of {cell.name} at {bench.corner} must lie between {too_short.min():.3g} and {enough.max():.3g} s, not outside ({bench.folder})"
-        )
-    low, high = too_short.copy(), enough.copy()
-    for i in range(_ITERATIONS):
-        middle = (low + high) / 2
-        passed = verdict(middle, f"{i}")
-        high, low = np.where(passed, middle, high), np.where(passed, low, middle)
-    return high.reshape(len(sweep.constraint_slews_s), -1)
