@@ -5,7 +5,7 @@ VF     := $(VENV)/bin/voltfront
 CONFIG ?= small
 OUT    ?= build/rtl/$(basename $(notdir $(CONFIG)))
 
-.PHONY: help setup run rtl sim cells characterize fit explore report figure test lint bench clean
+.PHONY: help setup run rtl sim cells characterize fit explore report figure test verify lint bench clean
 .DEFAULT_GOAL := help
 
 help:          ## this list
@@ -45,6 +45,9 @@ figure: setup  ## the README's figure, from the last exploration
 
 test: setup    ## all tests
 	$(PY) -m pytest -n 2 --dist worksteal
+
+verify: setup  ## the verification campaign: random designs x random layers on the RTL (half an hour), docs/verification.md
+	$(PY) -m hw.verify.campaign
 
 lint: setup    ## common mistakes
 	$(PY) -m ruff check .

@@ -1,7 +1,7 @@
 // The simulator's main loop: Verilator's timed events and cocotb's callbacks, and a VCD trace that is
 // written only while the testbench says so (trace_enable), restricted to stated scopes.
 //
-// Plusargs: +trace=<file>, and +trace_scope=<hierarchical name>:<depth> any number of times.
+// Plusargs: +coverage=<file> (in a build with coverage); +trace=<file>, and +trace_scope=<hierarchical name>:<depth> any number of times.
 #include <algorithm>
 #include <cstring>
 #include <memory>
@@ -10,6 +10,9 @@
 #include "Vtop.h"
 #include "verilated.h"
 #include "verilated_vpi.h"
+#if VM_COVERAGE
+#include "verilated_cov.h"
+#endif
 #if VM_TRACE
 #include "verilated_vcd_c.h"
 #endif
@@ -98,6 +101,11 @@ int main(int argc, char** argv) {
     VerilatedVpi::callCbs(cbEndOfSimulation);
 #if VM_TRACE
     if (trace) trace->close();
+#endif
+#if VM_COVERAGE
+    for (int i = 1; i < argc; ++i) {
+        if (std::strncmp(argv[i], "+coverage=", 10) == 0) context.coveragep()->write(argv[i] + 10);
+    }
 #endif
     return context.errorCount() > 0;
 }

@@ -44,6 +44,7 @@ def random_workload(
     kind: str = "typical",
     zero_points: tuple[int, int] = (0, 0),
     seed: int = 1,
+    base_address: int = 0,
 ) -> Workload:
     """`shapes`, one after the other, with data of a `kind` (see `hw.golden.DATA_KINDS`) drawn from `seed`.
 
@@ -52,7 +53,7 @@ def random_workload(
     rng = np.random.default_rng(seed)
     bits = config.precision.activation_bits
     layers = [random_layer(shape, rng, bits, config.precision.weight_bits, kind, zero_points) for shape in shapes]
-    program = compile_network(config, layers, batch=batch)
+    program = compile_network(config, layers, batch=batch, base_address=base_address)
     inputs = {}
     for compiled in program.layers:
         s = compiled.lowering.shape
@@ -85,11 +86,16 @@ def run_workload(simulator: Path, workload: Workload, *, where: str = "", **opti
         raise ToolError(f"simulated program must end without error, not with {result.cause.name} at {result.error_address:#x} ({where})")
     memory = np.zeros(end - program.base_address, dtype=np.uint8)
     memory[first - program.base_address :] = result.output
+    check_outputs(workload, memory, where)
+    return result
+
+
+def check_outputs(workload: Workload, memory: np.ndarray, where: str) -> None:
+    """Raises `ToolError` unless every output in `memory` (uint8, from the program's base address on) equals the golden model's."""
     for name, expected in workload.golden().items():
-        got = program.output(memory, name)
+        got = workload.program.output(memory, name)
         if not np.array_equal(got, expected):
             raise ToolError(f"outputs of {name} must equal the golden model's, not differ in {np.sum(got != expected)} of {got.size} values ({where})")
-    return result
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,13 +1,14 @@
 """The two-clock FIFO at many clock ratios, against a list."""
 
 import pytest
-from amaranth.hdl import DomainRenamer
+from amaranth.hdl import DomainRenamer, ResetInserter, Signal
 from block_bench import simulate, sink, source, until
 
 from hw.crossing import Synchronizer, TwoClockFifo
 from hw.queue import Queue
 
-RATIOS = [(1.0, 8.0), (1.0, 3.17), (1.0, 1.0), (2.71, 1.0), (8.0, 1.0)]
+RATIOS = [(1.0, 8.0), (1.0, 7.877), (1.0, 3.17), (1.0, 1.618), (1.0, 1.013), (1.0, 1.0), (1.414, 1.0), (2.718, 1.0), (7.921, 1.0), (8.0, 1.0)]
+"""From 1:8 to 8:1, most of them incommensurate, so that edges meet in every order."""
 
 
 def run(fifo, *, write_period: float, read_period: float, words: int, write_stall: float, read_stall: float):
@@ -32,6 +33,42 @@ def test_everything_comes_out_once_and_in_order(write_period, read_period, depth
     fifo = TwoClockFifo(width=9, depth=depth)
     taken, _ = run(fifo, write_period=write_period, read_period=read_period, words=100, write_stall=stalls[0], read_stall=stalls[1])
     assert taken == list(range(100))
+
+
+@pytest.mark.parametrize("write_period, read_period", [(1.0, 7.877), (1.0, 1.618), (2.718, 1.0), (7.921, 1.0)])
+@pytest.mark.parametrize("held", [3, 25])
+def test_reset_in_mid_stream_empties_it(write_period, read_period, held):
+    """Both domains are reset while words are on their way; only words written afterwards come out, all of them."""
+    fifo = TwoClockFifo(width=9, depth=8)
+    resets = {domain: Signal(name=f"{domain}_reset") for domain in ("write", "read")}
+    taken = []
+
+    async def write(ctx, words):
+        """Offer each word until it is taken, for 40 clocks at most."""
+        words = list(words)
+        for _ in range(40):
+            ctx.set(fifo.w_valid, len(words) > 0)
+            ctx.set(fifo.w_data, words[0] if words else 0)
+            if (await ctx.tick("write").sample(fifo.w_ready))[-1] and words:
+                words.pop(0)
+        ctx.set(fifo.w_valid, 0)
+
+    async def main(ctx):
+        await write(ctx, range(held))
+        for level in (1, 0):
+            for reset in resets.values():
+                ctx.set(reset, level)
+            for domain in 4 * ("write", "read"):
+                await ctx.tick(domain)
+        assert not ctx.get(fifo.r_valid) and ctx.get(fifo.w_ready)
+        await write(ctx, range(100, 108))
+        while len(taken) < 8:
+            ctx.set(fifo.r_ready, 1)
+            valid, value = (await ctx.tick("read").sample(fifo.r_valid, fifo.r_data))[-2:]
+            taken.extend([value] if valid else [])
+
+    simulate(ResetInserter(resets)(fifo), main, clocks={"write": write_period * 1e-6, "read": read_period * 1e-6})
+    assert taken == list(range(100, 108))
 
 
 @pytest.mark.parametrize("read_period", [0.9, 1.0])
