@@ -121,7 +121,7 @@ class Yardstick:
 
 def yardstick(technology: Technology, corner: Corner) -> Yardstick:
     """The inverter of `technology` at all supplies of the corner's process, temperature and back bias."""
-    alike = [c for c in technology.corners if (c.process, c.temperature_c, c.back_bias_v) == (corner.process, corner.temperature_c, corner.back_bias_v)]
+    alike = [c for c in technology.known_corners if (c.process, c.temperature_c, c.back_bias_v) == (corner.process, corner.temperature_c, corner.back_bias_v)]
     if len(alike) < 2:
         raise ConfigError(f"technology {technology.name} must have two supplies or more like {corner} to scale an SRAM, not {len(alike)}")
     found = []

@@ -13,7 +13,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import Field, PrivateAttr, model_validator
 
 from flow import interpolate as interpolation
 from flow import liberty, liberty_text
@@ -61,7 +61,7 @@ class LibraryCorner(Settings):
     back_bias_v: float = Field(default=0.0, ge=-5, le=5)
     liberty: Texts = Field(min_length=1)
     measure: bool = True
-    """Whether `voltfront characterize` measures designs at it; corners between which others are interpolated need not be."""
+    """Whether `voltfront characterize` measures designs at it."""
 
     def at_sram(self, sram_vdd_v: float) -> Corner:
         """This corner of the logic with the SRAM at `sram_vdd_v`."""
@@ -86,6 +86,13 @@ class Technology(Settings):
     """Folders to look for Liberty files in, after the YAML file's own."""
     corners: Annotated[tuple[LibraryCorner, ...], Field(strict=False, min_length=1)]
     sources: Texts = Field(min_length=1)
+    _more: tuple[LibraryCorner, ...] = PrivateAttr(default=())
+
+    @property
+    def known_corners(self) -> tuple[LibraryCorner, ...]:
+        """`corners`, at which designs are measured and fitted, and those of `more_corners.yaml` beside the technology, which serve timing and
+        interpolation only: adding to them leaves all measured results as they are."""
+        return self.corners + self._more
 
     @model_validator(mode="after")
     def _corners_differ(self) -> "Technology":
@@ -97,10 +104,10 @@ class Technology(Settings):
 
     def library_corner(self, corner: Corner) -> LibraryCorner:
         """The characterized corner that `corner` needs (the SRAM's voltage does not matter); raises `ConfigError` if there is none."""
-        for known in self.corners:
+        for known in self.known_corners:
             if known.at_sram(corner.sram_vdd_v) == corner:
                 return known
-        names = ", ".join(str(known.at_sram(known.vdd_v)).rsplit("_", 1)[0] for known in self.corners)
+        names = ", ".join(str(known.at_sram(known.vdd_v)).rsplit("_", 1)[0] for known in self.known_corners)
         raise ConfigError(f"corner must be one that technology {self.name} has Liberty for, not {corner}; it has {names}")
 
     def nominal_corner(self) -> Corner:
@@ -114,6 +121,15 @@ class Technology(Settings):
     def may_use(self, cell: Cell) -> bool:
         """False for a cell that synthesis must leave alone."""
         return not cell.dont_use and not any(fnmatchcase(cell.name, pattern) for pattern in self.dont_use)
+
+
+MORE_CORNERS = "more_corners.yaml"
+
+
+class _MoreCorners(Settings):
+    """The file `more_corners.yaml`."""
+
+    corners: Annotated[tuple[LibraryCorner, ...], Field(strict=False)]
 
 
 def technology_names() -> tuple[str, ...]:
@@ -130,7 +146,16 @@ def load_technology(name_or_path: str | Path) -> Technology:
         if not path.is_file():
             known = ", ".join(technology_names()) or "(none)"
             raise ConfigError(f"technology must be one of {known} or a YAML file, not {str(name_or_path)!r}")
-    return parse(Technology, _with_absolute_paths(read_yaml(path), path.absolute().parent), str(path))
+    folder = path.absolute().parent
+    technology = parse(Technology, _with_absolute_paths(read_yaml(path), folder), str(path))
+    more = folder / MORE_CORNERS
+    if path.name == "technology.yaml" and more.is_file():
+        technology._more = parse(_MoreCorners, _with_absolute_paths(read_yaml(more), folder), str(more)).corners
+        names = [str(known.at_sram(known.vdd_v)) for known in technology.known_corners]
+        twice = sorted({name for name in names if names.count(name) > 1})
+        if twice:
+            raise ConfigError(f"corners must differ, not hold {twice[0]} twice ({more})")
+    return technology
 
 
 def _with_absolute_paths(data: object, folder: Path) -> object:
@@ -174,7 +199,7 @@ def liberty_files(technology: Technology, corner: Corner, *, cache: Path = DEFAU
     Raises `ConfigError` naming the file if one is missing, cut short or for another voltage or temperature
     than the corner declares, and for a corner outside of what is characterized.
     """
-    if technology.interpolate and not any(known.at_sram(corner.sram_vdd_v) == corner for known in technology.corners):
+    if technology.interpolate and not any(known.at_sram(corner.sram_vdd_v) == corner for known in technology.known_corners):
         return (_between(technology, corner, cache),)
     known = technology.library_corner(corner)
     texts = []
@@ -189,7 +214,7 @@ def liberty_files(technology: Technology, corner: Corner, *, cache: Path = DEFAU
 
 def _between(technology: Technology, corner: Corner, cache: Path) -> Path:
     """An interpolated Liberty file, from the characterized corners of the process; each of them is checked like one that is used itself."""
-    alike = [c for c in technology.corners if c.process == corner.process]
+    alike = [c for c in technology.known_corners if c.process == corner.process]
     files = tuple(
         CornerFile(
             vdd_v=c.vdd_v, temperature_c=c.temperature_c, back_bias_v=c.back_bias_v,
@@ -254,7 +279,7 @@ class CornerSummary:
 def examine(technology: Technology, *, cache: Path = DEFAULT_CACHE) -> list[CornerSummary]:
     """Read every corner of `technology`; raises `ConfigError` for the first file that does not fit, and for a role whose cell is missing."""
     rows = []
-    for known in technology.corners:
+    for known in technology.known_corners:
         corner = known.at_sram(known.vdd_v)
         library = read_corner(technology, corner, cache=cache)
         for role, cell in technology.cells:

@@ -90,14 +90,14 @@ def library_rows(technology: Technology) -> Iterator[str]:
     yield _row("flop area over NAND2", 6, 6, area["DFF"] / area["NAND2"], "fit in KULeuven-MICAS/zigzag-imc")
     capacitance = nominal.cells["NAND2_X1"].pins["A"].capacitance_f
     yield _row("NAND2 input capacitance, fF", 0.7, 0.7, capacitance * 1e15, "fit in KULeuven-MICAS/zigzag-imc")
-    hot = next((c for c in technology.corners if (c.process, c.vdd_v, c.temperature_c, c.back_bias_v) == ("tt", 0.8, 125.0, 0.0)), None)
+    hot = next((c for c in technology.known_corners if (c.process, c.vdd_v, c.temperature_c, c.back_bias_v) == ("tt", 0.8, 125.0, 0.0)), None)
     if hot is not None:
         cool_w, hot_w = (read_library(c.liberty[0]).cells["INV_X1"].leakage_w for c in (_at(technology, 0.8), hot))
         yield _row("temperature that doubles leakage at 0.8 V, C", 20, 25, 100 / math.log2(hot_w / cool_w), "memory")
 
 
 def _at(technology: Technology, vdd_v: float) -> LibraryCorner:
-    return next(c for c in technology.corners if (c.process, c.vdd_v, c.temperature_c, c.back_bias_v) == ("tt", vdd_v, 25.0, 0.0))
+    return next(c for c in technology.known_corners if (c.process, c.vdd_v, c.temperature_c, c.back_bias_v) == ("tt", vdd_v, 25.0, 0.0))
 
 
 def sram_rows(technology: Technology, sram: SramTechnology) -> Iterator[str]:
@@ -121,7 +121,7 @@ def voltage_rows(technology: Technology) -> Iterator[str]:
     """FO4, leakage and energy of an inverter at every characterized corner."""
     yield "| process | C | bias V | supply V | FO4 ps | INV_X1 leakage nW | INV_X1 rise + fall, fJ |"
     yield "| --- | --- | --- | --- | --- | --- | --- |"
-    for c in technology.corners:
+    for c in sorted(technology.known_corners, key=lambda c: (c.process != "tt", c.process, c.temperature_c, c.back_bias_v, c.vdd_v)):
         library = read_library(c.liberty[0])
         cell = library.cells["INV_X1"]
         power = cell.pins["Y"].internal_power[0]

@@ -260,7 +260,9 @@ def check(data: CellData) -> CellData:
             values = np.array(table)
             if name.startswith("transition") and np.any(values <= 0):
                 raise refuse(f"positive transitions ({arc.related} to {arc.output})")
-            if np.any(np.diff(values, axis=1) <= -0.01 * np.abs(values[:, 1:])):
+            # As much as the simulation may be wrong by; with a slow input an output's edge hardly depends on its load.
+            tolerance = 0.03 if name.startswith("transition") else 0.01
+            if np.any(np.diff(values, axis=1) <= -tolerance * np.abs(values[:, 1:])):
                 raise refuse(f"a {name} that grows with load ({arc.related} to {arc.output})")
     for energy in data.energies:
         if energy.rise_j and energy.fall_j and energy.related and np.any(np.array(energy.rise_j) + np.array(energy.fall_j) <= 0):

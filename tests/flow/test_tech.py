@@ -156,3 +156,19 @@ def test_an_open_pdk_is_read_as_a_users_technology(tmp_path):
     path.write_text(path.read_text().replace("small_1.2.lib", str(file)))
     technology = load_technology(path)
     assert len(read_corner(technology, technology.nominal_corner(), cache=tmp_path / "cache").cells) == 84
+
+
+def test_more_corners_serve_timing_without_being_part_of_what_is_measured(tmp_path):
+    path = write_technology(tmp_path).rename(tmp_path / "technology.yaml")
+    before = load_technology(path)
+    (tmp_path / "small_0.8.lib").write_text(library_text(0.8))
+    more = tmp_path / "more_corners.yaml"
+    more.write_text("corners:\n  - {process: tt, vdd_v: 0.8, temperature_c: 25.0, liberty: [small_0.8.lib]}\n")
+    technology = load_technology(path)
+    assert technology.model_dump() == before.model_dump() and len(technology.corners) == 2
+    assert [c.vdd_v for c in technology.known_corners] == [1.0, 0.5, 0.8]
+    between = Corner(process="tt", vdd_v=0.8, temperature_c=25.0, back_bias_v=0.0, sram_vdd_v=0.8)
+    assert read_corner(technology, between, cache=tmp_path / "cache").vdd_v == 0.8
+    more.write_text(more.read_text().replace("vdd_v: 0.8", "vdd_v: 0.5"))
+    with pytest.raises(ConfigError, match=r"corners must differ, not hold tt_0.5v_25c_\+0bb_0.5vsram twice \(.*more_corners.yaml\)"):
+        load_technology(path)
