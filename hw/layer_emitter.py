@@ -246,7 +246,7 @@ class LayerEmitter:
         return Opcode.CONFIGURE, {
             "wait_load": 1,
             "kernel_h": n.kernel_h,
-            "kernel_w": n.kernel_w,
+            "kernel_w": n.kernel_w // n.taps,
             "act_x_stride": n.stride_w if t.tile_w > 1 else 0,
             "act_y_stride": n.stride_h * p.region_w if t.tile_h > 1 else 0,
             "act_r_stride": n.dilation * p.region_w if n.kernel_h > 1 else 0,
@@ -256,6 +256,7 @@ class LayerEmitter:
             "zero_point": q.output_zero_point,
             "clip_low": q.clip_low,
             "clip_high": q.clip_high,
+            "taps": n.taps if n.taps > 1 else 0,
             "maximum": int(q.shape.kind == "max_pool"),
         }
 

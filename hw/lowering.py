@@ -62,6 +62,8 @@ class LoweredLayer(NamedTuple):
     """1 if all channel groups have the same weights."""
     product: int
     """1 if the weights are activations (matmul, transpose)."""
+    taps: int
+    """Kernel columns that one step takes side by side; 1 except for depthwise layers on designs with `depthwise_taps`."""
 
 
 LOWERED_FIELDS = LoweredLayer._fields
@@ -133,7 +135,7 @@ class Lowering:
             one = np.eye(lanes, dtype=np.int16)
             if s.kind == "add":  # [k][operand, channel][0][step]
                 return np.concatenate([one[:, :, None, None] * w for w in weights], axis=1)[None]
-            return np.broadcast_to(one[None, :, :, None, None], (1, *one.shape, n.kernel_h, n.kernel_w))
+            return self._side_by_side(np.broadcast_to(one[None, :, :, None, None], (1, *one.shape, n.kernel_h, n.kernel_w)))
         if self.fold:  # channel order: kernel column, then channel
             weights = weights.transpose(0, 3, 1, 2).reshape(s.out_channels, -1, s.kernel_h, 1)
         inputs, outputs = weights.shape[1], s.out_channels // s.groups
@@ -142,7 +144,20 @@ class Lowering:
             target, member = divmod(group, self.merged_groups)
             first = group * inputs - self.first_plane(target) * lanes
             full[target, member * outputs : (member + 1) * outputs, first : first + inputs] = weights[group * outputs : (group + 1) * outputs]
-        return full
+        return self._side_by_side(full)
+
+    def _side_by_side(self, weights: np.ndarray) -> np.ndarray:
+        """Weights with `taps` kernel columns in the first lanes of one step, in place of one in the lane of its channel."""
+        n, lanes = self.numbers, self.input.lanes
+        if n.taps == 1:
+            return weights
+        groups, outputs, inputs, kernel_h, kernel_w = weights.shape
+        words = weights.reshape(groups, outputs, inputs // lanes, lanes, kernel_h, kernel_w // n.taps, n.taps)
+        k = np.arange(outputs)
+        own = words[:, k, :, k % lanes]  # [channel][group][word][r][chunk][tap]
+        result = np.zeros((groups, outputs, inputs // lanes, lanes, kernel_h, kernel_w // n.taps), dtype=weights.dtype)
+        result[:, :, :, : n.taps] = own.transpose(1, 0, 2, 5, 3, 4)
+        return result.reshape(groups, outputs, inputs, kernel_h, -1)
 
     def restore_output(self, y: np.ndarray) -> np.ndarray:
         """The tensor `output` (batch, channels, h, w) as the layer's output; (batch, channels) for vectors of a fully connected layer."""
@@ -169,6 +184,14 @@ def _merged(shape: LayerShape, block: int) -> int:
     ):
         return merged
     return next((m for m in range(1, groups + 1) if groups % m == 0 and k_per_group * m % block == 0), groups)
+
+
+def _taps(config: AcceleratorConfig, shape: LayerShape, fold: bool) -> int:
+    """The most kernel columns that a depthwise layer takes at once: as many as the design keeps words, in equal parts. A maximum takes one by one."""
+    depthwise = shape.kind == "average_pool" or (shape.kind == "conv" and shape.groups == shape.in_channels == shape.out_channels)
+    if not depthwise or fold:
+        return 1
+    return max(t for t in range(1, max(1, config.array.depthwise_taps) + 1) if shape.kernel_w % t == 0)
 
 
 def lower(config: AcceleratorConfig, shape: LayerShape, *, batch: int = 1, fold: bool = False, add_steps: int = 1) -> Lowering:
@@ -218,6 +241,7 @@ def lower(config: AcceleratorConfig, shape: LayerShape, *, batch: int = 1, fold:
         uniform=int(shared),
         shared=int(shared),
         product=0,
+        taps=_taps(config, shape, fold),
     )
     second = source if operands == 2 else None
     return Lowering(shape=shape, batch=batch, fold=fold, merged_groups=merged, numbers=numbers, input=source, output=result, second=second)
@@ -240,6 +264,6 @@ def _lower_product(config: AcceleratorConfig, shape: LayerShape, batch: int) -> 
         images=1, groups=batch * heads, c_groups=-(-depth // config.array.lanes), in_planes=source.planes, k_per_group=vectors, in_h=source.height, in_w=1,
         out_h=result.height, out_w=1, kernel_h=1, kernel_w=1, stride_h=1, stride_w=1, dilation=1, pad_top=0, pad_left=0,
         in_row_bytes=source.row_pitch_bytes, in_plane_bytes=source.plane_pitch_bytes,
-        out_row_bytes=result.row_pitch_bytes, out_plane_bytes=result.plane_pitch_bytes, operands=1, uniform=1, shared=0, product=1,
+        out_row_bytes=result.row_pitch_bytes, out_plane_bytes=result.plane_pitch_bytes, operands=1, uniform=1, shared=0, product=1, taps=1,
     )  # fmt: skip
     return Lowering(shape=shape, batch=batch, fold=False, merged_groups=1, numbers=numbers, input=source, output=result, second=second)

@@ -131,7 +131,7 @@ def _hold(bank, tile, all_tiles, set_tiles, total):
 def plan(a: Architecture, l: LoweredLayer, t: Tiling) -> Plan:  # noqa: E741
     """The tiling worked out, or the first reason why it is not legal in `problem`."""
     block = max(a.cols, a.lanes)
-    steps = l.kernel_h * l.kernel_w
+    steps = l.kernel_h * l.kernel_w // l.taps
     y_tiles, x_tiles = ceil_div(l.out_h, a.rows * t.tile_h), ceil_div(l.out_w, t.tile_w)
     spatial, k_tiles, c_parts = l.images * y_tiles * x_tiles, ceil_div(l.k_per_group, t.tile_k), ceil_div(l.c_groups, t.tile_c)
     split = c_parts > 1
@@ -206,6 +206,25 @@ def inside(first: int, end: int, size: int):
     low, high = min(max(first, 0), size), min(max(end, 0), size)
     pieces = 1 if low == high else (first < low) + (high < end)
     return low, high, pieces
+
+
+@njit(cache=True)
+def pixel_words(a: Architecture, l: LoweredLayer, height: int, width: int):  # noqa: E741
+    """Words read for one step over the pixels of a stripe: one each; or with taps, all of them for the first pixel of a line and of a block, and
+    for others those that the pixel before did not read."""
+    pixels = height * width
+    if l.taps == 1:
+        return pixels
+    new = l.taps
+    for count in (1, 2, 4):
+        if count < new and l.stride_w == count * l.dilation and width > 1:
+            new = count
+    one, other = width, a.acc_depth
+    while other:
+        one, other = other, one % other
+    together = width * a.acc_depth // one  # least common multiple: where a line and a block start at once
+    starts = height + ceil_div(pixels, a.acc_depth) - ceil_div(pixels, together)
+    return starts * l.taps + (pixels - starts) * new
 
 
 @njit(cache=True)

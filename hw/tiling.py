@@ -30,6 +30,7 @@ from hw.tile_plan import (
     beat_bytes,
     ceil_div,
     inside,
+    pixel_words,
     plan,
     stripe_rows,
     stripes,
@@ -227,8 +228,8 @@ def measure(a: Architecture, l: LoweredLayer, t: Tiling) -> Traffic:  # noqa: E7
     if p.problem != LEGAL:
         return Traffic(p.problem, *_NOTHING)
     block = max(a.cols, a.lanes)
-    taps = l.kernel_h * l.kernel_w
-    steps = taps * l.c_groups
+    kernel_steps = l.kernel_h * l.kernel_w // l.taps
+    steps = kernel_steps * l.c_groups
     channels = ceil_div(l.k_per_group, block) * block
     passes = channels // a.cols
     weights_outer = t.order == WEIGHTS_OUTER
@@ -275,7 +276,7 @@ def measure(a: Architecture, l: LoweredLayer, t: Tiling) -> Traffic:  # noqa: E7
                 weight_instructions -= weight_pieces(a, words, spread)[1] - 1  # the first tile of the layer is loaded at once
         else:
             for part in range(p.c_parts):
-                words = taps * min(t.tile_c, l.c_groups - part * t.tile_c)
+                words = kernel_steps * min(t.tile_c, l.c_groups - part * t.tile_c)
                 weight_bytes += p.subtiles * ceil_div(words * round_bytes, a.axi_bytes) * a.axi_bytes
             weight_instructions += p.subtiles * p.c_parts * l.groups
     weight_instructions *= weight_repeats
@@ -288,13 +289,18 @@ def measure(a: Architecture, l: LoweredLayer, t: Tiling) -> Traffic:  # noqa: E7
     store_scale = l.groups * l.images
     instructions = 1 + computes + activation_instructions + weight_instructions + parameter_loads + out.instructions * store_scale
 
-    pixels, row_pixels, blocks = 0, 0, 0  # of one image: of one stripe, of all working stripes, blocks of one pass
+    # Of one image: pixels of one stripe and of all working ones, words read for them in a step, blocks of one pass.
+    pixels, row_pixels, words, row_words, blocks = 0, 0, 0, 0, 0
     for y_tile in range(p.y_tiles):
         tile_h, working = stripes(a, l, t, y_tile)
         pixels += tile_h * l.out_w
         row_pixels += tile_h * working * l.out_w
+        last_w = l.out_w - (p.x_tiles - 1) * t.tile_w
+        tile_words = (p.x_tiles - 1) * pixel_words(a, l, tile_h, t.tile_w) + pixel_words(a, l, tile_h, last_w)
+        words += tile_words
+        row_words += tile_words * working
         blocks += (p.x_tiles - 1) * ceil_div(tile_h * t.tile_w, a.acc_depth)
-        blocks += ceil_div(tile_h * (l.out_w - (p.x_tiles - 1) * t.tile_w), a.acc_depth)
+        blocks += ceil_div(tile_h * last_w, a.acc_depth)
     passes_all = l.groups * l.images * passes
     return Traffic(
         problem=LEGAL,
@@ -317,11 +323,11 @@ def measure(a: Architecture, l: LoweredLayer, t: Tiling) -> Traffic:  # noqa: E7
         output_tiles=l.groups * p.k_tiles * p.spatial_tiles,
         activation_loads=l.groups * p.spatial_tiles * p.c_parts * activation_repeats,
         weight_loads=weight_groups * p.k_tiles * p.subtiles * p.c_parts * weight_repeats,
-        pixel_steps=passes_all * pixels * steps,
+        pixel_steps=passes_all * words * steps,
         pixel_drains=passes_all * pixels * (a.cols // a.post_lanes),
         blocks=passes_all * blocks * p.c_parts,
         multiplier_uses=passes_all * row_pixels * steps * a.cols * a.lanes,
-        activation_reads=passes_all * row_pixels * steps,
+        activation_reads=passes_all * row_words * steps,
         activation_writes=act.writes * scale,
         weight_reads=passes_all * blocks * steps * a.cols,
         accumulator_accesses=passes_all * row_pixels * steps * a.cols,

@@ -195,20 +195,25 @@ class Machine:
         depth, pixels = config.array.acc_depth, f["tile_h"] * f["tile_w"]
         y, x = np.divmod(np.arange(pixels), f["tile_w"])
         r, q, c = (i.ravel() for i in np.meshgrid(*(np.arange(n) for n in (s["kernel_h"], s["kernel_w"], f["c_groups"])), indexing="ij"))
-        tap = r * s["act_r_stride"] + q * s["act_s_stride"] + c * s["act_c_stride"]
+        taps = max(1, s["taps"])
+        need(taps <= max(1, config.array.depthwise_taps), "more taps than the design keeps")
+        tap = r * s["act_r_stride"] + taps * q * s["act_s_stride"] + c * s["act_c_stride"]
         where = (f["act_base"] + (y * s["act_y_stride"] + x * s["act_x_stride"])[:, None] + tap[None, :]) % config.activation_words
         rows = [row for row in range(self.rows) if f["row_mask"] >> row & 1]
         steps = len(tap)
         if f["accumulate"]:
             need(f["passes"] == 1 and pixels <= depth, "accumulation needs one pass and one block")
+        side = (where[:, :, None] + np.arange(taps) * s["act_s_stride"]) % config.activation_words  # [pixel][step][tap]
         for row in rows:
-            self.guard_act.on_read((row, where), clock)
+            self.guard_act.on_read((row, side), clock)
+        fresh = next((n for n in (1, 2, 4) if n < taps and s["act_x_stride"] == n * s["act_s_stride"]), taps)
+        reads = sum(taps if p % f["tile_w"] == 0 or p % depth == 0 else fresh for p in range(pixels))
         blocks = -(-pixels // depth)
         self.events.update(
             computes=1,
-            pixel_steps=f["passes"] * pixels * steps,
+            pixel_steps=f["passes"] * reads * steps,
             multiplier_uses=f["passes"] * pixels * steps * cols * lanes * len(rows),
-            activation_reads=f["passes"] * pixels * steps * len(rows),
+            activation_reads=f["passes"] * reads * steps * len(rows),
             weight_reads=f["passes"] * blocks * steps * cols,
             accumulator_accesses=f["passes"] * pixels * steps * cols * len(rows),
             blocks=f["passes"] * blocks,
@@ -217,7 +222,11 @@ class Machine:
             words = (f["weight_base"] + p * steps + np.arange(steps)) % config.weight_words
             self.guard_weight.on_read(words, clock)
             weights = self.weight[:, words]  # [col][step][lane]
-            if s["maximum"]:
+            if taps > 1:
+                need(not weights[:, :, taps:].any(), "lanes beyond the taps need weight 0")
+                lane = (f["channel_offset"] + p * cols + np.arange(cols)) % lanes
+                sums = np.stack([np.einsum("pstc,cst->pc", self.act[row][side][..., lane], weights[:, :, :taps]) for row in rows])
+            elif s["maximum"]:
                 need(not f["accumulate"] and (np.abs(weights).sum(axis=2) <= 1).all() and weights.min() >= 0, "a maximum needs single weights of 1")
                 sums = np.stack([np.einsum("psl,csl->cps", self.act[row][where], weights).max(axis=2).T for row in rows])
             else:

@@ -24,7 +24,8 @@ def configurations(draw, max_rows: int = 5, max_bank_words: int = 1024) -> Accel
     return AcceleratorConfig(
         version=1,
         name="drawn",
-        array=Array(rows=draw(st.integers(1, max_rows)), cols=cols, lanes=lanes, acc_depth=draw(powers(1, 16)), acc_bits=48, post_lanes=post_lanes),
+        array=Array(rows=draw(st.integers(1, max_rows)), cols=cols, lanes=lanes, acc_depth=draw(powers(1, 16)), acc_bits=48, post_lanes=post_lanes,
+                    depthwise_taps=draw(st.sampled_from([0, *range(2, min(lanes, 8) + 1)]))),
         precision=precision,
         buffers=Buffers(
             activation_bank_bytes=bank(precision.activation_bits),

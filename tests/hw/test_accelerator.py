@@ -127,6 +127,18 @@ def test_larger_designs(simulator, design):
         Run(design, [shape], batch=batch).simulate(simulator(design), **options)
 
 
+@pytest.mark.parametrize("stride", [1, 2])
+def test_depthwise_layers_take_kernel_columns_side_by_side(simulator, stride):
+    """On a design that keeps words: 3 x 3 takes three steps, most of one word a pixel (stride 1), and average pooling likewise."""
+    shapes = [conv(20, 20, 13, 11, groups=20, stride=stride, name="depthwise"),
+              LayerShape(name="pool", kind="average_pool", in_channels=20, in_h=12, in_w=9, kernel_h=3, kernel_w=3, stride_h=2, stride_w=stride)]  # fmt: skip
+    for shape in shapes:
+        run = Run("quad64", [shape])
+        result = run.simulate(simulator("quad64"), mem_ps=1370, stall=0.2)
+        steps = 3 * 3 * shape.out_w * 4 * -(-shape.out_h // 4)  # words (of 8 channels) x kernel rows x pixels of a row of the array, 4 passes each
+        assert steps < result.events["compute_busy"] < (1.6 if stride == 1 else 2.5) * steps
+
+
 def test_one_layer_by_hand(simulator):
     """16 channels of 8 x 8, 3 x 3 kernel, 16 outputs on 2 rows x 2 cols x 4 lanes: nothing is left idle, so each count is a quotient."""
     result = Run("small", [conv(16, 16, 8, 8)]).simulate(simulator("small"))

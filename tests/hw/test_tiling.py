@@ -28,7 +28,7 @@ def fits(config, n, t):
     columns = {x * n.stride_w + q * n.dilation for x in range(t.tile_w) for q in range(n.kernel_w)}
     activation = (max(rows) + 1) * (max(columns) + 1) * t.tile_c
     passes = range(0, t.tile_k, array.cols)
-    weight = n.kernel_h * n.kernel_w * t.tile_c * (1 if split else len(passes))
+    weight = n.kernel_h * (n.kernel_w // n.taps) * t.tile_c * (1 if split else len(passes))
     output = t.tile_k // array.lanes * t.tile_h * t.tile_w
     if split and n.shared:
         return False
