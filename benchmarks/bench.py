@@ -1,5 +1,6 @@
 """Performance figures, one `METRIC name value unit` a line: python benchmarks/bench.py. Machines differ: compare ratios within one run."""
 
+import resource
 import tempfile
 import time
 from pathlib import Path
@@ -35,6 +36,50 @@ def main() -> None:
     begun = time.perf_counter()
     measure_arrays(*arguments)
     metric("tilings_measured", len(many) / (time.perf_counter() - begun), "1/s")
+    exploration()
+
+
+
+BLOCKS = (140, 215, 266, 291)
+"""Blocks of the default space with many architectures in the fitted range."""
+
+
+def exploration() -> None:
+    """AlexNet, batch 1, on arrays of the default space, one process; processor seconds, after compiling."""
+    from explore.chunks import Job, evaluate_block
+    from explore.evaluate import chip_laws, coefficients, layer_rows, search_all
+    from explore.exploration import DRAM, cases_of
+    from explore.space import load_space
+    from explore.sweep import sweep
+    from fit.compose import design_laws, within_range
+    from fit.model import read_model
+
+    path, space = Path("build/models/fdsoi28p.json"), load_space("default")
+    if not path.exists():
+        print("exploration: not measured, because build/models/fdsoi28p.json is absent; run `voltfront fit`", flush=True)
+        return
+    job = Job(model=path, space=space, cases=cases_of(["alexnet"], [1]), dram=DRAM, mem_clk_hz=8e8, margin=0.1, objective="latency")
+    model, conditions, (tasks, repeats), vdd_v = read_model(path), job.conditions(), job.tasks(), space.vdd_v.values()
+    nothing, reference = [np.zeros((0, 2))], [np.zeros((0, 2))]
+    evaluate_block(job, BLOCKS[0], nothing)  # compiles
+    spent, count = {"search": 0.0, "points": 0.0, "block": 0.0}, 0
+    for number, block in enumerate(BLOCKS, 1):
+        architectures = space.block(block)
+        architectures = architectures[within_range(model, architectures.parameters())]
+        times = [time.process_time()]
+        searched, _ = search_all(model, architectures, tasks, conditions, vdd_v)
+        times.append(time.process_time())
+        chip = chip_laws(design_laws(model, architectures.parameters(), vdd_v), conditions)
+        sweep(searched, layer_rows(architectures, searched, conditions, coefficients(model).dram), chip, conditions, repeats)
+        times.append(time.process_time())
+        evaluate_block(job, block, reference)
+        times.append(time.process_time())
+        spent = {name: spent[name] + later - sooner for name, sooner, later in zip(spent, times, times[1:], strict=False)}
+        count += len(architectures)
+        metric(f"explore_peak_memory_after_{number}_blocks_{count * len(vdd_v)}_points", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, "MB")
+    metric("explore_architectures_searched", count / spent["search"], "1/s and process")
+    metric("explore_points_evaluated", count * len(vdd_v) / spent["points"], "1/s and process")
+    metric("explore_points_with_search_and_front", count * len(vdd_v) / spent["block"], "1/s and process")
 
 
 if __name__ == "__main__":

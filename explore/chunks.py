@@ -1,4 +1,8 @@
-"""The design space in chunks of architectures, over processes, each chunk's results kept so that a killed run goes on."""
+"""The design space array by array, over processes; what each block of architectures yields is kept, so that a killed run goes on.
+
+A block keeps little of its points: its Pareto front, the architectures that come nearest to a reference front, and a few numbers of
+each architecture. So memory does not grow with the number of points, and the fronts of all blocks hold the front of all points.
+"""
 
 import hashlib
 import json
@@ -8,7 +12,8 @@ import tempfile
 import zipfile
 from collections.abc import Iterator
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
+from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -16,19 +21,24 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from explore import evaluate as evaluation
-from explore import tilings
-from explore.evaluate import Conditions, Task, clock_hz, coefficients, predict_designs, prepare, total
+from explore.curves import LONGEST_S, SHORTEST_S
+from explore.evaluate import Conditions, Task, chip_laws, coefficients, layer_rows, search_all
+from explore.pareto import distances, front, front_with_area, hypervolumes
 from explore.space import DesignSpace
-from fit.compose import within_range
+from explore.sweep import Sweeps, sweep
+from fit.compose import design_laws, within_range
 from fit.model import FittedModel, check_range, read_model
 from flow.cache import file_hash
-from hw.dram import load_dram_part
+from hw.dram import DramPolicy, load_dram_part
 from hw.errors import ConfigError, ModelError
 from hw.layers import Network
 
-CHUNK = 384
-"""Architectures a chunk."""
+NEAREST = 64
+"""Architectures near the reference front that a block keeps of each case."""
+REFERENCE_EVERY = 16
+"""Every how manyth block the reference front is made from."""
+STOPS_GAIN = 0.1
+"""Raising the voltage has stopped paying where throughput grows by less than this part of what the clock grows by."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +48,25 @@ class Case:
     network: Network
     whole: Network
     batch: int
+
+    @property
+    def operations(self) -> int:
+        """Useful operations of a batch."""
+        return 2 * self.network.macs * self.batch
+
+
+@dataclass(frozen=True, kw_only=True)
+class Constraints:
+    """What a candidate must keep to; None: no such constraint."""
+
+    max_area_mm2: float | None = None
+    max_power_w: float | None = None
+    max_latency_s: float | None = None
+
+    def __post_init__(self):
+        for name, value in asdict(self).items():
+            if value is not None and not value > 0:
+                raise ConfigError(f"{name} must be above 0, not {value:g}; give a positive limit or none")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,43 +80,53 @@ class Job:
     mem_clk_hz: float
     margin: float
     objective: str
+    channels: int = 1
+    policy: DramPolicy = field(default_factory=DramPolicy)
+    free_memory: bool = False
+    constraints: Constraints = field(default_factory=Constraints)
+    with_area: bool = False
 
     def conditions(self) -> Conditions:
-        return Conditions(dram=load_dram_part(self.dram), mem_clk_hz=self.mem_clk_hz, margin=self.margin, objective=self.objective)
+        return Conditions(
+            dram=load_dram_part(self.dram), channels=self.channels, policy=self.policy, free_memory=self.free_memory, mem_clk_hz=self.mem_clk_hz,
+            margin=self.margin, objective=self.objective,
+        )  # fmt: skip
 
     def key(self) -> str:
         """Content hash of everything that decides the results: inputs, and the source of hw, fit and explore."""
         content = {
             "model": file_hash(self.model), "space": self.space.model_dump(mode="json"), "dram": load_dram_part(self.dram).model_dump(mode="json"),
             "cases": [[case.network.model_dump(mode="json"), case.whole.model_dump(mode="json"), case.batch] for case in self.cases],
-            "settings": [self.mem_clk_hz, self.margin, self.objective, CHUNK],
-            "sources": [hashlib.sha256(path.read_bytes()).hexdigest() for path in _sources()],
+            "settings": [self.mem_clk_hz, self.margin, self.objective, self.channels, self.policy.model_dump(), self.free_memory, self.with_area],
+            "constraints": asdict(self.constraints), "sources": [hashlib.sha256(path.read_bytes()).hexdigest() for path in _sources()],
         }  # fmt: skip
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:24]
 
-    def tasks(self) -> tuple[list[Task], list[list[int]]]:
-        """Different layers over different batches, and which of them each case runs. A network's part shares the layers of the whole."""
-        tasks: dict[tuple, int] = {}
-        unique, of_case = [], []
-        for case in self.cases:
-            names, indices = {layer.name for layer in case.network.layers}, []
+    def tasks(self) -> tuple[list[Task], NDArray]:
+        """Layers of different shape over different batches, and how often each case runs each, [cases, tasks]."""
+        places: dict[tuple, int] = {}
+        unique, runs = [], []
+        for number, case in enumerate(self.cases):
+            names = {layer.name for layer in case.network.layers}
             for i, layer in enumerate(case.whole.layers):
-                key = (layer, case.batch, i == 0)
+                key = (layer.model_copy(update={"name": "layer", "relu": False}), case.batch, i == 0)
                 if layer.name in names:
-                    if key not in tasks:
-                        tasks[key] = len(unique)
+                    if key not in places:
+                        places[key] = len(unique)
                         unique.append(Task(shape=layer, batch=case.batch, first=i == 0))
-                    indices.append(tasks[key])
-            of_case.append(indices)
-        return unique, of_case
+                    runs.append((number, places[key]))
+        repeats = np.zeros((len(self.cases), len(unique)), dtype=np.int64)
+        for run in runs:
+            repeats[run] += 1
+        return unique, repeats
 
 
-def _sources() -> list[Path]:
+@cache
+def _sources() -> tuple[Path, ...]:
     """The modules that decide numbers, in a fixed order."""
     here = Path(__file__).parent
-    own = [Path(module.__file__) for module in (evaluation, tilings)] + [here / "space.py", Path(__file__)]
-    other = [here.parent / room / f"{name}.py" for room, names in _OTHERS.items() for name in names]
-    return own + other
+    own = [here / f"{name}.py" for name in ("chunks", "curves", "evaluate", "pareto", "space", "sweep", "tilings")]
+    return tuple(own + [here.parent / room / f"{name}.py" for room, names in _OTHERS.items() for name in names])
 
 
 _OTHERS = {
@@ -96,64 +135,143 @@ _OTHERS = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Selection:
-    """Indices of the architectures that are evaluated, and how many are not, by reason."""
-
-    chosen: NDArray
-    refused: dict[str, int]
-
-
-def select(job: Job, model: FittedModel) -> Selection:
-    """Architectures whose every block lies in the fitted range and whose memory side reaches its clock; `ModelError` if there are none."""
+def check(job: Job, model: FittedModel) -> None:
+    """Raise `ConfigError` or `ModelError` if the model does not cover the job's supplies and biases."""
     coefficients(model)
+    job.conditions()
     nominal = model.reference_vdd_v
     if abs(job.space.vdd_v.high - nominal) > 1e-9:
         given = job.space.vdd_v.high
         raise ConfigError(f"vdd_v.high must be the nominal {nominal:g} V, with which frequency-only sweeps compare, not {given:g} ({job.space.name})")
     check_range(job.space.vdd_v.values(), model.voltage_range_v, "vdd_v", "V")
-    architectures = job.space.architectures()
-    inside = within_range(model, architectures.parameters())
-    refused = {"not legal (hw.config)": architectures.combinations - len(architectures), "outside the fitted range of a block": int((~inside).sum())}
-    chosen = np.flatnonzero(inside)
-    if not chosen.size:
-        raise ModelError(f"design space {job.space.name} must overlap the fitted range of every block, not lie outside; change it or fit on other designs")
-    fastest = predict_designs(model, architectures[chosen], job.space.vdd_v.values()[-1:]).memory_fmax_hz
-    enough = fastest >= job.mem_clk_hz
-    refused["memory side slower than mem_clk_hz"] = int((~enough).sum())
-    if not enough.any():
-        raise ModelError(f"mem_clk_hz must be at most {fastest.max():.4g}, the memory side's fmax, not {job.mem_clk_hz:.4g}; give a lower one (--mem-clk-hz)")
-    return Selection(chosen=chosen[enough], refused=refused)
+    if not back_biases(job, model):
+        wanted = ", ".join(f"{value:g}" for value in job.space.back_bias_v)
+        raise ModelError(f"back_bias_v must include that of the model, {model.back_bias_v:g} V, not only {wanted} ({job.space.name}); measure other biases")
 
 
-SWEEPS = ("dvfs", "frequency")
-ARRAYS = (
-    "values", "bound", "frequency_values", "frequency_bound", "freq_hz", "area_um2", "fmax_log_sd", "energy_log_sd", "leakage_log_sd", "misfits", "limited",
+def back_biases(job: Job, model: FittedModel) -> list[float]:
+    """The back biases of the space that the model covers."""
+    return [value for value in job.space.back_bias_v if abs(value - model.back_bias_v) < 1e-9]
+
+
+REFUSALS = ("not legal (hw.config)", "outside the fitted range of a block", "memory side slower than mem_clk_hz")
+BLOCK = (
+    "index", "area_um2", "gains", "front_case", "front_index", "front_voltage", "front_xy", "near_case", "near_index", "near_voltage", "near_log",
+    "refused", "fitting", "kept", "misfits", "min_energy", "core_min_energy", "stops", "layer_evaluations", "memory_fmax_hz",
 )  # fmt: skip
+"""Arrays that a block yields (see `evaluate_block`)."""
 
 
-def evaluate_chunk(job: Job, chosen: NDArray, path: Path) -> Path:
-    """Evaluate architectures `chosen` (indices) in all cases, both sweeps; write the arrays to `path`, whole.
+def evaluate_block(job: Job, number: int, reference: list[NDArray], path: Path | None = None) -> dict[str, NDArray]:
+    """All architectures of one array in all cases; written whole to `path` if there is one.
 
-    values, frequency_values: [cases, architectures, voltages, QUANTITIES]; bound likewise without the last; freq_hz, *_log_sd
-    [architectures, voltages]; area_um2 [architectures]; misfits [tasks]: architectures on which a layer fits no tiling.
+    index [architectures] their places in the space, area_um2; gains [cases, architectures] HV(DVFS sweep) - HV(frequency-only sweep), NaN where
+    a layer fits no tiling. front_*: points of the block's fronts, one after the other: case, place in the space, index of the voltage,
+    (throughput, efficiency, area). near_*: the architectures that come nearest to `reference` (of each case [points, 2]), each at its best voltage.
+    refused [REFUSALS], and of each case: fitting (architectures), kept [cases, 3] points left by area, and power, and latency; min_energy,
+    core_min_energy [cases, voltages] architectures with their least energy there; stops [cases, voltages + 1] voltage above which throughput
+    grows by less than `STOPS_GAIN` of the clock (the last: nowhere). misfits [tasks]; memory_fmax_hz: the highest.
     """
-    model, conditions = read_model(job.model), job.conditions()
-    architectures, vdd_v = job.space.architectures()[chosen], job.space.vdd_v.values()
-    tasks, of_case = job.tasks()
-    prepared, designs = prepare(model, architectures, tasks, conditions), predict_designs(model, architectures, vdd_v)
-    frequency = clock_hz(designs, conditions)
-    found = {"freq_hz": frequency, "misfits": (prepared.tilings.count[prepared.group] == 0).sum(axis=0), "limited": 0, "area_um2": designs.area_um2}
-    found |= {name: getattr(designs, name) for name in ("fmax_log_sd", "energy_log_sd", "leakage_log_sd")}
-    for sweep in SWEEPS:
-        voltage = np.arange(len(vdd_v)) if sweep == "dvfs" else np.full(len(vdd_v), len(vdd_v) - 1)
-        results = evaluation.evaluate(model, prepared, designs, conditions, frequency, voltage)
-        totals = [total(results, indices) for indices in of_case]
-        prefix = "" if sweep == "dvfs" else "frequency_"
-        found[f"{prefix}values"], found[f"{prefix}bound"] = np.stack([t.values for t in totals]), np.stack([t.bound for t in totals])
-        found["limited"] += results.limited
-    _write(path, found)
-    return path
+    model, conditions, vdd_v = read_model(job.model), job.conditions(), job.space.vdd_v.values()
+    tasks, repeats = job.tasks()
+    architectures = job.space.block(number)
+    size, legal = job.space.combinations // job.space.blocks, len(architectures)
+    architectures = architectures[within_range(model, architectures.parameters())] if legal else architectures
+    inside = len(architectures)
+    fastest = 0.0
+    if inside:
+        laws = design_laws(model, architectures.parameters(), vdd_v)
+        fastest = 1 / laws.memory_period_s.min()
+        enough = 1 / laws.memory_period_s >= job.mem_clk_hz
+        if not enough.all():
+            architectures = architectures[enough]
+    found = _nothing(len(job.cases), len(tasks), len(vdd_v))
+    found |= {"refused": np.array([size - legal, legal - inside, inside - len(architectures)]), "memory_fmax_hz": np.array(fastest)}
+    if len(architectures):
+        laws = laws if len(architectures) == inside else design_laws(model, architectures.parameters(), vdd_v)
+        searched, _ = search_all(model, architectures, tasks, conditions, vdd_v)
+        rows = layer_rows(architectures, searched, conditions, coefficients(model).dram)
+        sweeps = sweep(searched, rows, chip_laws(laws, conditions), conditions, repeats)
+        if sweeps.uncovered:
+            raise ModelError(f"core clocks must be {1 / LONGEST_S:g} to {1 / SHORTEST_S:g} Hz, and {sweeps.uncovered} are not; see explore/curves.py")
+        area = laws.core_area_um2.grid[:, 0] + laws.memory_area_um2.grid[:, 0]
+        found |= _reduce(job, architectures.index, area, sweeps, reference)
+        found |= {"misfits": sweeps.misfits, "layer_evaluations": np.array(len(vdd_v) * (len(tasks) * len(architectures) - sweeps.misfits.sum()))}
+    if path is not None:
+        _write(path, found)
+    return found
+
+
+def _nothing(cases: int, tasks: int, voltages: int) -> dict[str, NDArray]:
+    """What a block without architectures yields."""
+    empty, count = np.zeros(0), np.zeros(0, dtype=np.int64)
+    return {
+        "index": count, "area_um2": empty, "gains": np.zeros((cases, 0), dtype=np.float32), "front_case": count, "front_index": count, "front_voltage": count,
+        "front_xy": np.zeros((0, 3)), "near_case": count, "near_index": count, "near_voltage": count, "near_log": empty, "fitting": np.zeros(cases, dtype=int),
+        "kept": np.zeros((cases, 3), dtype=int), "misfits": np.zeros(tasks, dtype=int), "min_energy": np.zeros((cases, voltages), dtype=int),
+        "core_min_energy": np.zeros((cases, voltages), dtype=int), "stops": np.zeros((cases, voltages + 1), dtype=int), "layer_evaluations": np.array(0),
+    }  # fmt: skip
+
+
+def _reduce(job: Job, index: NDArray, area: NDArray, sweeps: Sweeps, reference: list[NDArray]) -> dict[str, NDArray]:
+    """The block's arrays from its sweeps."""
+    found, voltages = _nothing(len(job.cases), 0, sweeps.latency_s.shape[2]), sweeps.latency_s.shape[2]
+    gains = np.full((len(job.cases), len(index)), np.nan, dtype=np.float32)
+    fronts, nears = [], []
+    for number, case in enumerate(job.cases):
+        fits = np.flatnonzero(~np.isnan(sweeps.latency_s[number, :, 0]))
+        found["fitting"][number] = len(fits)
+        if not len(fits):
+            continue
+        latency, energy, slow = (values[number, fits] for values in (sweeps.latency_s, sweeps.energy_j, sweeps.slow_energy_j))
+        if not all(np.all(np.isfinite(v)) and np.all(v > 0) for v in (latency, energy, slow)):
+            raise ModelError(f"every time and energy of {case.network.name} must be finite and above 0, and the model predicts others; check the fit")
+        x, y = case.batch / latency, case.operations / energy / 1e9
+        gains[number, fits] = hypervolumes(x, y) - hypervolumes(x, case.operations / slow / 1e9)
+        least, core_least = energy.argmin(axis=1), sweeps.core_energy_j[number, fits].argmin(axis=1)
+        found["min_energy"][number], found["core_min_energy"][number] = (np.bincount(i, minlength=voltages) for i in (least, core_least))
+        found["stops"][number] = np.bincount(_stops(x, sweeps.period_s[fits]), minlength=voltages + 1)
+        allowed = _allowed(job.constraints, np.broadcast_to(area[fits, None], x.shape), energy / latency, latency)
+        found["kept"][number] = [mask.sum() for mask in allowed]
+        which = np.flatnonzero(allowed[-1].ravel())
+        if not len(which):
+            continue
+        xs, ys, areas = x.ravel()[which], y.ravel()[which], np.repeat(area[fits], voltages)[which]
+        best = which[front_with_area(xs, ys, areas) if job.with_area else front(xs, ys)]
+        own, voltage = fits[best // voltages], best % voltages
+        fronts.append((np.full(len(best), number), index[own], voltage, np.stack([x.ravel()[best], y.ravel()[best], area[own]], axis=1)))
+        if len(reference[number]):
+            away = np.full(x.size, np.inf)
+            away[which] = distances(xs, ys, *(np.ascontiguousarray(axis) for axis in reference[number].T))
+            away = away.reshape(x.shape)
+            nearest = np.argsort(away.min(axis=1), kind="stable")[:NEAREST]
+            nearest = nearest[np.isfinite(away[nearest].min(axis=1))]
+            nears.append((np.full(len(nearest), number), index[fits[nearest]], away[nearest].argmin(axis=1), away[nearest].min(axis=1)))
+    for kind, parts in (("front", fronts), ("near", nears)):
+        names = [name for name in BLOCK if name.startswith(f"{kind}_")]
+        if parts:
+            found |= {name: np.concatenate(columns) for name, columns in zip(names, zip(*parts, strict=True), strict=True)}
+    return {name: value for name, value in found.items() if name not in ("misfits", "layer_evaluations")} | {
+        "index": index, "area_um2": area, "gains": gains
+    }  # fmt: skip
+
+
+def _allowed(constraints: Constraints, area_um2: NDArray, power_w: NDArray, latency_s: NDArray) -> list[NDArray]:
+    """Masks of the points that keep to the limit on area, to that and the one on power, to all three."""
+    masks, mask = [], np.ones(power_w.shape, dtype=bool)
+    limits = (constraints.max_area_mm2 and constraints.max_area_mm2 * 1e6, constraints.max_power_w, constraints.max_latency_s)
+    for values, limit in zip((area_um2, power_w, latency_s), limits, strict=True):
+        mask = mask & (values <= limit) if limit is not None else mask
+        masks.append(mask)
+    return masks
+
+
+def _stops(throughput_ips: NDArray, period_s: NDArray) -> NDArray:
+    """[architectures] index of the first voltage from which on throughput grows by less than `STOPS_GAIN` of the clock's growth; as many as voltages: none."""
+    growth = np.diff(np.log(throughput_ips), axis=1) / -np.diff(np.log(period_s), axis=1)
+    pays, voltages = growth >= STOPS_GAIN, throughput_ips.shape[1]
+    last = np.where(pays.any(axis=1), voltages - 1 - pays[:, ::-1].argmax(axis=1), 0)  # the voltage that the last step that pays leads to
+    return np.where(last == voltages - 1, voltages, last)
 
 
 def _write(path: Path, arrays: dict) -> None:
@@ -168,38 +286,62 @@ def _write(path: Path, arrays: dict) -> None:
         raise
 
 
-def evaluate_all(job: Job, selection: Selection, folder: Path, *, workers: int | None = None) -> dict[str, NDArray]:
-    """The arrays of all chunks one after the other (see `evaluate_chunk`); chunks that `folder` holds already are not computed again.
+def evaluate_all(job: Job, folder: Path, *, workers: int | None = None, scheduler: str | None = None) -> list[Path]:
+    """The files of all blocks, in order (see `evaluate_block`); those that `folder` holds already are not computed again.
 
-    The result does not depend on `workers` (default: one a processor; 1 computes in this process).
+    The results do not depend on `workers` (default: one a processor; 1 computes in this process), nor on a dask `scheduler` at that address.
     """
     folder = folder / job.key()
-    parts = [selection.chosen[i : i + CHUNK] for i in range(0, len(selection.chosen), CHUNK)]
-    paths = [folder / f"{i:05}.npz" for i in range(len(parts))]
-    missing = [(part, path) for part, path in zip(parts, paths, strict=True) if not _whole(path)]
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"output folder must be writable, not {folder} ({error.strerror}); choose another") from None
+    paths = [folder / f"{i:05}.npz" for i in range(job.space.blocks)]
+    sample = range(0, job.space.blocks, REFERENCE_EVERY)
+    nothing = [np.zeros((0, 2)) for _ in job.cases]
+    first = [folder / f"reference-{i:05}.npz" for i in sample]
+    _run(job, [(i, nothing, path) for i, path in zip(sample, first, strict=True)], workers, scheduler, "explore: reference")
+    reference = [points[:, :2] for points in merge_fronts(job, first)[0]]
+    _run(job, [(i, reference, path) for i, path in enumerate(paths)], workers, scheduler, "explore")
+    return paths
+
+
+def merge_fronts(job: Job, paths: list[Path]) -> tuple[list[NDArray], list[NDArray], list[NDArray]]:
+    """Of each case the front of all blocks: (throughput, efficiency, area) [points, 3], places in the space and indices of voltages."""
+    blocks = [read_block(path, ("front_case", "front_index", "front_voltage", "front_xy")) for path in paths]
+    case, index, voltage, points = (np.concatenate([block[name] for block in blocks]) for name in ("front_case", "front_index", "front_voltage", "front_xy"))
+    merged = []
+    for number in range(len(job.cases)):
+        own = np.flatnonzero(case == number)
+        if len(own):
+            own = own[front_with_area(*points[own].T) if job.with_area else front(*points[own, :2].T)]
+        merged.append(own)
+    return [points[own] for own in merged], [index[own] for own in merged], [voltage[own] for own in merged]
+
+
+def _run(job: Job, wanted: list[tuple[int, list[NDArray], Path]], workers: int | None, scheduler: str | None, what: str) -> None:
+    missing = [work for work in wanted if not _whole(work[2])]
     workers = min(workers or os.cpu_count() or 1, max(1, len(missing)))
-    with tqdm(total=len(paths), initial=len(paths) - len(missing), desc="explore", unit="chunk", file=sys.stderr, disable=None, mininterval=2) as bar:
-        for done, _ in enumerate(_computed(job, missing, workers), len(paths) - len(missing) + 1):
+    with tqdm(total=len(wanted), initial=len(wanted) - len(missing), desc=what, unit="block", file=sys.stderr, disable=None, mininterval=2) as bar:
+        computed = _distributed(job, missing, scheduler) if scheduler else _computed(job, missing, workers)
+        for done, _ in enumerate(computed, len(wanted) - len(missing) + 1):
             bar.update()
-            if bar.disable:
-                print(f"explore: {done} of {len(paths)} chunks of {CHUNK} architectures", file=sys.stderr, flush=True)
-    chunks = [_read(path) for path in paths]
-    axis = {"values": 1, "bound": 1, "frequency_values": 1, "frequency_bound": 1}
-    joined = {name: np.concatenate([c[name] for c in chunks], axis=axis.get(name, 0)) for name in ARRAYS if name not in ("misfits", "limited")}
-    return joined | {name: np.sum([c[name] for c in chunks], axis=0) for name in ("misfits", "limited")}
+            if bar.disable and (done % 25 == 0 or done == len(wanted)):
+                print(f"{what}: {done} of {len(wanted)} blocks", file=sys.stderr, flush=True)
 
 
-def _computed(job: Job, missing: list[tuple[NDArray, Path]], workers: int) -> Iterator[Path]:
+def _block_file(job: Job, number: int, reference: list[NDArray], path: Path) -> Path:
+    evaluate_block(job, number, reference, path)
+    return path
+
+
+def _computed(job: Job, missing: list[tuple[int, list[NDArray], Path]], workers: int) -> Iterator[Path]:
     if workers == 1:
-        for part, path in missing:
-            yield evaluate_chunk(job, part, path)
+        for work in missing:
+            yield _block_file(job, *work)
         return
     with ProcessPoolExecutor(max_workers=workers, mp_context=get_context("spawn")) as pool:
-        pending = {pool.submit(evaluate_chunk, job, part, path) for part, path in missing}
+        pending = {pool.submit(_block_file, job, *work) for work in missing}
         try:
             while pending:
                 done, pending = wait(pending, timeout=5, return_when=FIRST_EXCEPTION)
@@ -210,14 +352,37 @@ def _computed(job: Job, missing: list[tuple[NDArray, Path]], workers: int) -> It
             raise
 
 
+def _block_arrays(job: Job, number: int, reference: list[NDArray]) -> dict[str, NDArray]:
+    return evaluate_block(job, number, reference)
+
+
+def _distributed(job: Job, missing: list[tuple[int, list[NDArray], Path]], scheduler: str) -> Iterator[Path]:
+    """Over the workers of a dask scheduler, which must see the model's file at the same path; blocks come back as arrays and are written here."""
+    try:
+        from distributed import Client, as_completed
+    except ImportError:
+        raise ConfigError("distributed must be installed for a scheduler, and is not; pip install distributed") from None
+    try:
+        client = Client(scheduler, timeout=20, set_as_default=False)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"scheduler must be the address of a dask scheduler that answers, not {scheduler!r} ({error})") from None
+    with client:
+        futures = {client.submit(_block_arrays, job, number, reference, key=f"{job.key()}-{path.stem}", retries=3): path for number, reference, path in missing}
+        for future, arrays in as_completed(futures, with_results=True):
+            _write(futures[future], arrays)
+            yield futures[future]
+            future.release()
+
+
 def _whole(path: Path) -> bool:
     try:
-        _read(path)
+        read_block(path, BLOCK)
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         return False
     return True
 
 
-def _read(path: Path) -> dict[str, NDArray]:
+def read_block(path: Path, names: tuple[str, ...]) -> dict[str, NDArray]:
+    """Arrays of a block's file."""
     with np.load(path, allow_pickle=False) as file:
-        return {name: file[name] for name in ARRAYS}
+        return {name: file[name] for name in names}

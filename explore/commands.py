@@ -20,35 +20,138 @@ MARGIN = click.option("--margin", type=float, default=0.1, show_default=True, he
 OBJECTIVE = click.option(
     "--objective", type=click.Choice(["latency", "energy", "edp"]), default="latency", show_default=True, help="What each layer's tiling minimises."
 )  # fmt: skip
+NETWORK = click.option("--network", default="", help="Networks, by name or YAML file, separated by commas.  [default: alexnet's convolutions, and all of it]")
+BATCH = click.option("--batch", default="1,16", show_default=True, help="Batch sizes, separated by commas.")
+DRAM = click.option("--dram", default="lpddr3_1600_x32", show_default=True, help="A DRAM part of hw/dram_parts, or a YAML file.")
+CHANNELS = click.option("--channels", type=int, default=1, show_default=True, help="DRAM channels.")
+IDLE = click.option(
+    "--idle-state", type=click.Choice(["active_standby", "precharge_standby", "active_power_down", "power_down", "self_refresh"]), default="power_down",
+    show_default=True, help="What an idle DRAM goes into.",
+)  # fmt: skip
+TIMEOUT = click.option("--idle-timeout-s", type=float, default=0.0, show_default=True, help="How long an idle DRAM's rows stay open before, s.")
+FREE = click.option("--free-memory", is_flag=True, help="Leave the DRAM's time and energy out, for comparison.")
+AREA = click.option("--max-area-mm2", type=float, help="Largest chip area, mm2.")
+POWER = click.option("--max-power-w", type=float, help="Highest power of the whole system, W.")
+LATENCY = click.option("--max-latency-s", type=float, help="Longest time of a batch, s.")
+WITH_AREA = click.option("--with-area", is_flag=True, help="Make chip area the front's third axis.")
+SCHEDULER = click.option("--scheduler", help="Address of a dask scheduler to compute on, such as tcp://host:8786.")
 WORKERS = click.option("--workers", type=click.IntRange(min=1), help="Processes.  [default: one a processor]")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
 
 
-@click.command(epilog="Example: voltfront explore --space default --workers 2")
+@click.command(epilog="Example: voltfront explore --network resnet18 --batch 1 --dram lpddr2_1066_x32 --max-area-mm2 4")
 @TECHNOLOGY
 @click.option("--model", type=PATH, help="Fitted model.  [default: build/models/<technology>.json]")
 @SPACE
 @click.option("--out", type=PATH, default=BUILD / "explore", show_default=True, help="Folder to write to.")
+@NETWORK
+@BATCH
+@DRAM
+@CHANNELS
+@IDLE
+@TIMEOUT
+@FREE
+@AREA
+@POWER
+@LATENCY
+@WITH_AREA
 @MEM_CLK
 @MARGIN
 @OBJECTIVE
 @WORKERS
+@SCHEDULER
 @JSON
-def explore(technology, model, space, out, mem_clk_hz, margin, objective, workers, as_json):
-    """Evaluate all architectures of a design space at all voltages; write points, Pareto fronts, DVFS sweeps and layers."""
-    from explore.exploration import explore_all
+def explore(technology, model, space, out, network, batch, idle_state, idle_timeout_s, max_area_mm2, max_power_w, max_latency_s, as_json, **options):
+    """Evaluate all architectures of a design space at all voltages; write Pareto fronts, DVFS sweeps, layers and every effectiveness."""
+    from explore.chunks import Constraints
+    from explore.exploration import cases_of, default_cases, explore_all
     from fit.model import read_model
+    from hw.dram import DramPolicy
+    from hw.settings import parse
 
     model = model or _model_path(technology)
     read_model(model, technology=technology)
+    cases = cases_of(_list(network), _whole_numbers("batch", batch)) if network else default_cases()
     found = explore_all(
-        model_path=model, space=space, out=out, mem_clk_hz=mem_clk_hz, margin=margin, objective=objective, workers=workers, command=_command()
+        model_path=model, space=space, out=out, cases=cases, policy=parse(DramPolicy, {"idle_state": idle_state, "timeout_s": idle_timeout_s}, "--idle-state"),
+        constraints=Constraints(max_area_mm2=max_area_mm2, max_power_w=max_power_w, max_latency_s=max_latency_s), command=_command(), **options,
     )  # fmt: skip
     if as_json:
         click.echo(json.dumps({"folder": str(out), "run": found.run, "pareto": json.loads(found.pareto.to_json(orient="records"))}))
         return
     click.echo(pareto_table(found.pareto))
+    missing = found.run["counts"]["back_biases_not_in_the_model"]
+    if missing:
+        click.echo(f"back bias: {', '.join(f'{value:g}' for value in missing)} V are not in the fitted model and were not evaluated")
     click.echo(f"exploration: {out}")
+
+
+def _list(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _whole_numbers(what: str, text: str) -> list[int]:
+    from hw.errors import ConfigError
+
+    try:
+        return [int(part) for part in _list(text)]
+    except ValueError:
+        raise ConfigError(f"{what} must be whole numbers separated by commas, not {text!r}; give for example 1,16") from None
+
+
+@click.command(epilog="Example: voltfront schedule --design large --network alexnet --deadline-s 0.05")
+@TECHNOLOGY
+@click.option("--model", type=PATH, help="Fitted model.  [default: build/models/<technology>.json]")
+@click.option("--design", required=True, help="A design of hw/designs, or a YAML file.")
+@click.option("--network", required=True, help="A network, by name or file.")
+@click.option("--batch", type=click.IntRange(min=1), default=1, show_default=True, help="Images a batch.")
+@click.option("--deadline-s", type=float, help="The batch must end by then; energy is least.")
+@click.option("--energy-budget-j", type=float, help="The batch may take so much; time is least.")
+@click.option("--max-points", type=int, default=4, show_default=True, help="How many operating points a schedule may use.")
+@click.option("--voltages", type=click.IntRange(min=2, max=256), default=12, show_default=True, help="Supplies, evenly over the model's range.")
+@click.option("--transition-s", type=float, default=10e-6, show_default=True, help="Time of a change of point, s (an assumption).")
+@click.option("--transition-j", type=float, default=1e-7, show_default=True, help="Energy of a change of point, J (an assumption).")
+@click.option("--simulate", "window_rows", type=click.IntRange(min=1), help="Plan windows of so many output rows of each layer, and run them on the RTL.")
+@DRAM
+@MEM_CLK
+@MARGIN
+@JSON
+def schedule(technology, model, design, network, batch, deadline_s, energy_budget_j, max_points, voltages, transition_s, transition_j, window_rows, dram,
+             mem_clk_hz, margin, as_json):  # fmt: skip
+    """Choose a voltage and clock for each layer under a deadline or an energy budget, beside what simpler ways would take."""
+    import numpy as np
+
+    from explore.evaluate import Conditions
+    from explore.planning import layer_table, network_layers, plan_network, run_plan
+    from explore.schedules import Transitions
+    from fit.model import read_model
+    from hw.config import load_design
+    from hw.dram import load_dram_part
+    from hw.layers import load_network
+    from hw.settings import parse
+
+    fitted, config = read_model(model or _model_path(technology), technology=technology), load_design(design)
+    options = {"transition_s": transition_s, "transition_j": transition_j, "max_points": max_points}
+    transitions, conditions = parse(Transitions, options, "command line"), Conditions(dram=load_dram_part(dram), mem_clk_hz=mem_clk_hz, margin=margin)
+    vdd_v = np.round(np.linspace(fitted.voltage_range_v[0], fitted.reference_vdd_v, voltages), 6)
+    table = layer_table(fitted, config, network_layers(load_network(network), window_rows), batch, conditions, vdd_v)
+    found = plan_network(table, transitions, deadline_s=deadline_s, budget_j=energy_budget_j)
+    measured = run_plan(config, table, found[0].plan, transitions, conditions, batch) if window_rows else None
+    best = found[0].plan.points
+    if as_json:
+        rows = [{"strategy": s.name, "time_s": s.plan.time_s, "energy_j": s.period_j, "points": [float(table.vdd_v[p]) for p in s.plan.points]} for s in found]
+        click.echo(json.dumps({"strategies": rows, "measured": vars(measured) if measured else None}))
+        return
+    click.echo(f"{'strategy':<28} {'time, s':>11} {'energy, J':>11}")
+    for s in found:
+        click.echo(f"{s.name:<28} {s.plan.time_s:11.4g} {s.period_j:11.4g}")
+    click.echo(f"{'layer':<24} {'V':>6} {'MHz':>7} {'time, s':>11} {'energy, J':>11}")
+    for i, (layer, p) in enumerate(zip(table.layers, best, strict=True)):
+        click.echo(f"{layer.name:<24} {table.vdd_v[p]:6.3f} {table.freq_hz[p] / 1e6:7.1f} {table.time_s[i, p]:11.4g} {table.energy_j[i, p]:11.4g}")
+    if measured:
+        for p in sorted(measured.planned_s):
+            click.echo(f"RTL at {table.vdd_v[p]:.3f} V: {measured.measured_s[p]:.4g} s, planned {measured.planned_s[p]:.4g} s")
+        click.echo(f"RTL in transitions: {measured.measured_transition_s:.4g} s, planned {measured.planned_transition_s:.4g} s")
 
 
 @click.command(epilog="Example: voltfront report --out build/report")

@@ -1,12 +1,11 @@
-"""Architectures x operating points x layers, in arrays: time, energy by part, traffic and bound of each, at its best tiling.
+"""Chosen architectures x operating points x layers, in arrays: time, energy by part, traffic and bound of each.
 
 A layer runs from DRAM to DRAM and a network's layers one after the other. The core is at an operating point; the memory side is
-at nominal voltage and `mem_clk_hz`; the DRAM does not scale. Compiled kernels enumerate tilings (`explore.tilings`) and go over
-rows x operating points; the closed forms of the DRAM and the laws of the chip are numpy over all rows.
+at nominal voltage and `mem_clk_hz`; the DRAM does not scale. `explore.sweep` computes the same sums for whole spaces, without the parts.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -14,12 +13,13 @@ from numba import njit
 from numba.np.unsafe.ndarray import to_fixed_tuple
 from numpy.typing import NDArray
 
+from explore.curves import LONGEST_S, SHORTEST_S, time_s
 from explore.space import Architectures
-from explore.tilings import KEPT_EACH, Tilings, find_tilings, worth_evaluating
-from fit.compose import Designs, event_counts, predict
-from fit.cycles import BOUNDS, Coefficients, DramTimes, DramUse, dram_use, layer_cycles
+from explore.tilings import CLOCKS_HZ, Searched, nearest_clock, search
+from fit.compose import DesignLaws, Designs, Terms, design_laws, event_counts, predict
+from fit.cycles import BOUNDS, Coefficients, DramTimes, layer_cycles
 from fit.model import FittedModel
-from hw.dram import DramPart, dram_energy_j
+from hw.dram import DramPart, DramPolicy, dram_energy_j, idle_times
 from hw.errors import ConfigError, ModelError
 from hw.layers import LayerShape
 from hw.lowering import LoweredLayer, folds, lower
@@ -34,9 +34,9 @@ QUANTITIES = (
 )  # fmt: skip
 """What is computed for each layer and adds up over layers. core_energy_j and memory_side_energy_j hold their leakage;
 dram_static_energy_j is what of the DRAM's energy is proportional to time, and is in the others already."""
-_PARTS = ("core", "io", "phy", "background", "refresh")
 _Q = {name: i for i, name in enumerate(QUANTITIES)}
 _ARCHITECTURE, _LAYER, _TILING, _TRAFFIC, _TIMES = (len(kind._fields) for kind in (Architecture, LoweredLayer, Tiling, Traffic, DramTimes))
+_DRAM_BOUND = BOUNDS.index("dram")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,162 +50,211 @@ class Task:
 
 @dataclass(frozen=True, kw_only=True)
 class Conditions:
-    """What is the same at all points."""
+    """What is the same at all points. With `free_memory` the DRAM with its lines and PHY takes neither time nor energy."""
 
     dram: DramPart
+    channels: int = 1
+    policy: DramPolicy = field(default_factory=DramPolicy)
+    free_memory: bool = False
     mem_clk_hz: float = 800e6
     margin: float = 0.1
     objective: str = "latency"
 
+    @property
+    def part(self) -> DramPart | None:
+        """The DRAM whose time counts."""
+        return None if self.free_memory else self.dram
+
     def __post_init__(self):
         if self.objective not in OBJECTIVES:
             raise ConfigError(f"objective must be one of {', '.join(OBJECTIVES)}, not {self.objective!r}; give one of these")
+        if not 1 <= self.channels <= 16:
+            raise ConfigError(f"channels must be 1 to 16, not {self.channels}; give the number of DRAM channels")
         if not 0 <= self.margin < 1:
             raise ConfigError(f"margin must be at least 0 and below 1, not {self.margin}; give a part of fmax such as 0.1")
         if not self.mem_clk_hz > 0:
             raise ConfigError(f"mem_clk_hz must be above 0, not {self.mem_clk_hz}; give the memory-side clock in Hz")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Results:
-    """values [architectures, tasks, points, QUANTITIES], NaN where a layer fits no tiling; bound, row [architectures, tasks, points],
-    indices into `fit.cycles.BOUNDS` and the rows of `tilings`, -1 there; limited: DRAM times that were longer than their layer."""
+class Idle(NamedTuple):
+    """The DRAMs' power, W: while busy, per state of a pause, refresh and PHY at all times but in the idle state, and in it; see `DramPolicy`."""
 
-    values: NDArray
-    bound: NDArray
-    row: NDArray
-    limited: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Prepared:
-    """Everything about architectures and tasks that does not depend on the operating point. `group` [architectures] indexes those of `tilings`."""
-
-    architectures: Architectures
-    tilings: Tilings
-    group: NDArray
-    lowered: NDArray
-    times: NDArray
-    """[rows, fields of DramTimes]"""
-    use: DramUse
+    standby_w: float
+    leaving_w: float
+    low_w: float
+    refresh_w: float
+    low_refresh_w: float
+    phy_w: float
+    timeout_s: float
+    exit_s: float
 
 
-def lower_all(architectures: Architectures, tasks: Sequence[Task]) -> tuple[NDArray, NDArray]:
-    """Numbers [groups, tasks, fields of LoweredLayer], and which group [architectures] each architecture is in: a layer is lowered
-    for its cols and lanes, whatever the rest is."""
-    v = architectures.values
-    _, first, group = np.unique(v["cols"] * 4096 + v["lanes"], return_index=True, return_inverse=True)
-    configs = [architectures.config(int(i)) for i in first]
-    numbers = [[lower(c, t.shape, batch=t.batch, fold=t.first and folds(t.shape, c.array.lanes)).numbers for t in tasks] for c in configs]
-    return np.array(numbers, dtype=np.int64), group
-
-
-def prepare(model: FittedModel, architectures: Architectures, tasks: Sequence[Task], conditions: Conditions, *, kept_each: int = KEPT_EACH) -> Prepared:
-    """Lower, search tilings, work out the DRAM's times and activations for all of them, and keep those worth evaluating."""
-    lowered, lowered_group = lower_all(architectures, tasks)
-    table = np.stack(architectures.numbers(), axis=1)
-    _, first, group = np.unique(table, axis=0, return_index=True, return_inverse=True)
-    group = group.ravel()
-    tilings = find_tilings(Architecture(*table[first].T), lowered, lowered_group[first])
-    a = Architecture(*table[first][tilings.architecture].T)
-    l = LoweredLayer(*lowered[lowered_group[first][tilings.architecture], tilings.layer].T)  # noqa: E741
-    drams, use = dram_use(conditions.dram, a, l, Tiling(*tilings.tilings.T), Traffic(*tilings.traffic.T))
-    times = np.stack(np.broadcast_arrays(*drams), axis=1)
-    distinct = Architecture(*table[first].T)
-    kept = worth_evaluating(tilings, distinct, lowered, lowered_group[first], times, 1 / conditions.mem_clk_hz, coefficients(model), kept_each)
-    use = DramUse(read_bytes=use.read_bytes[kept], write_bytes=use.write_bytes[kept], activates=use.activates[kept])
-    return Prepared(
-        architectures=architectures, tilings=tilings.only(kept), group=group, lowered=lowered[lowered_group[first]], times=times[kept], use=use
+def idle_powers(conditions: Conditions) -> Idle:
+    """`Idle` of all channels together."""
+    part, policy, n = conditions.dram, conditions.policy, 0 if conditions.free_memory else conditions.channels
+    low_refresh_w = 0.0 if policy.idle_state == "self_refresh" else part.refresh_w
+    return Idle(
+        n * part.background_w("active_standby"), n * part.background_w("precharge_standby"), n * part.background_w(policy.idle_state), n * part.refresh_w,
+        n * low_refresh_w, n * part.interface.phy_static_w, policy.timeout_s, policy.exit_s(part),
     )  # fmt: skip
 
 
-class _Rows(NamedTuple):
-    """Arrays over the rows of tilings. fixed_j: the DRAM's energy [rows, parts] that does not depend on time."""
+def moving_j(conditions: Conditions, searched: Searched) -> NDArray:
+    """[rows, (core, io, phy)] energy of the DRAM that does not depend on time."""
+    use = searched.use
+    energy = dram_energy_j(conditions.dram, read_bytes=use.read_bytes, write_bytes=use.write_bytes, activates=use.activates, busy_s=0, total_s=0)
+    return np.stack([energy.core_j, energy.io_j, energy.phy_j], axis=1) * (not conditions.free_memory)
 
+
+_idle_times = njit(cache=True, inline="always")(idle_times)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Results:
+    """values [architectures, tasks, points, QUANTITIES], NaN where a layer fits no tiling; bound [architectures, tasks, points], an
+    index into `fit.cycles.BOUNDS`, and tilings [architectures, tasks, points, 5], both -1 there."""
+
+    values: NDArray
+    bound: NDArray
     tilings: NDArray
-    traffic: NDArray
-    times: NDArray
+
+
+def lower_all(architectures: Architectures, tasks: Sequence[Task]) -> NDArray:
+    """[tasks, fields of LoweredLayer] for architectures of one array: a layer is lowered for its cols and lanes, whatever the rest is."""
+    config = architectures.config(0)
+    return np.array(
+        [lower(config, t.shape, batch=t.batch, fold=t.first and folds(t.shape, config.array.lanes)).numbers for t in tasks], dtype=np.int64
+    )  # fmt: skip
+
+
+def search_all(
+    model: FittedModel, architectures: Architectures, tasks: Sequence[Task], conditions: Conditions, vdd_v: NDArray, **options
+) -> tuple[Searched, NDArray]:  # fmt: skip
+    """Tilings of `tasks` on architectures of one array (`explore.tilings.search` and its `options`), and the lowered layers."""
+    layers = lower_all(architectures, tasks)
+
+    def energies(found: Searched) -> tuple[NDArray, NDArray]:
+        """For `search`: with the laws of the first architecture, at the supply whose clock comes nearest."""
+        chip = chip_laws(design_laws(model, architectures[[0]].parameters(), vdd_v), conditions)
+        at = np.abs(np.log(CLOCKS_HZ[:, None] * chip.period_s[0])).argmin(axis=1)
+        rows = layer_rows(architectures[[0]], found, conditions)
+        powers = idle_powers(conditions)
+        static_w = chip.leakage_w[0, at] + chip.memory_leakage_w[0] + powers.low_w + powers.low_refresh_w + powers.phy_w
+        clocked_w = CLOCKS_HZ * chip.cycle_j[0, at] + conditions.mem_clk_hz * (chip.crossing_j[0, at] + chip.memory_cycle_j[0])
+        return rows.counts @ (chip.event_j[0][:, at] + chip.memory_event_j[0][:, None]) + rows.moving_j.sum(axis=1)[:, None], static_w + clocked_w
+
+    searched = search(
+        np.stack(architectures.numbers(), axis=1), layers, conditions.part, 1 / conditions.mem_clk_hz, coefficients(model),
+        objective=OBJECTIVES.index(conditions.objective), channels=conditions.channels, energies=energies, **options,
+    )  # fmt: skip
+    return searched, layers
+
+
+def coefficients(model: FittedModel) -> Coefficients:
+    """Those of the cycle model; `ModelError` if the model has none."""
+    if model.cycles is None:
+        raise ModelError("model must hold fitted cycles, and does not; fit it with the table of cycles")
+    return Coefficients(**{p.name: p.value for p in model.cycles.parameters})
+
+
+class Chip(NamedTuple):
+    """Laws of the designs: [architectures, voltages], event_j [architectures, events, voltages]; memory side: no voltages. period_s: of fmax (1 - margin)."""
+
+    period_s: NDArray
+    cycle_j: NDArray
+    leakage_w: NDArray
+    crossing_j: NDArray
+    event_j: NDArray
+    memory_cycle_j: NDArray
+    memory_leakage_w: NDArray
+    memory_event_j: NDArray
+
+
+EVENTS = (
+    "accumulator_accesses", "compute_busy", "post_outputs", "load_items", "write_beats", "read_beats", "instructions", "activation_reads",
+    "activation_writes", "weight_reads", "weight_writes", "parameter_reads", "parameter_writes", "output_reads", "output_writes",
+)  # fmt: skip
+"""The counts of `fit.compose.event_counts` in the order of arrays' last axis."""
+
+
+@njit(cache=True)
+def _grids(reference, factor, group, out):
+    """Add reference [designs, laws] x factor [laws, voltages] to out [designs, groups, voltages] at the group of each law."""
+    for i in range(out.shape[0]):
+        for k in range(reference.shape[1]):
+            x, row = reference[i, k], out[i, group[k]]
+            for v in range(len(row)):
+                row[v] += x * factor[k, v]
+
+
+@njit(cache=True)
+def _periods(reference, factor, start, end, out):
+    """out [designs, voltages]: the longest path."""
+    delay = np.zeros(factor.shape[1])
+    for i in range(out.shape[0]):
+        for p in range(len(start)):
+            x = reference[i, start[p]]
+            for v in range(len(delay)):
+                delay[v] = x * factor[start[p], v]
+            if end[p] >= 0:
+                x = reference[i, end[p]]
+                for v in range(len(delay)):
+                    delay[v] += x * factor[end[p], v]
+            for v in range(len(delay)):
+                out[i, v] = max(out[i, v], delay[v])
+
+
+def chip_laws(laws: DesignLaws, conditions: Conditions) -> Chip:
+    """`Chip` of `fit.compose.DesignLaws`; `ModelError` for an event that has no count."""
+    shape = len(laws.delays.reference), laws.delays.factor.shape[1]
+
+    def grids(terms: list[Terms], number: int, group: NDArray, voltages: int) -> NDArray:
+        out = np.zeros((shape[0], number, voltages))
+        if terms:
+            _grids(np.concatenate([t.reference for t in terms], axis=1), np.concatenate([t.factor for t in terms]), group, out)
+        return out
+
+    def events(found: dict[str, Terms], voltages: int) -> NDArray:
+        unknown = set(found) - set(EVENTS)
+        if unknown:
+            raise ModelError(f"events that cost energy must be among {', '.join(EVENTS)}, not {min(unknown)}")
+        group = [EVENTS.index(name) for name, t in found.items() for _ in t.log_sd]
+        return grids(list(found.values()), len(EVENTS), np.array(group, dtype=np.int64), voltages)
+
+    def one(terms: Terms, voltages: int) -> NDArray:
+        return grids([terms], 1, np.zeros(len(terms.log_sd), dtype=np.int64), voltages)[:, 0]
+
+    period = np.zeros(shape)
+    _periods(laws.delays.reference, laws.delays.factor, laws.start, laws.end, period)
+    return Chip(
+        period_s=period / (1 - conditions.margin), cycle_j=one(laws.core_cycle_j, shape[1]), leakage_w=one(laws.core_leakage_w, shape[1]),
+        crossing_j=one(laws.crossing_cycle_j, shape[1]), event_j=events(laws.core_event_j, shape[1]), memory_cycle_j=one(laws.memory_cycle_j, 1)[:, 0],
+        memory_leakage_w=one(laws.memory_leakage_w, 1)[:, 0], memory_event_j=events(laws.memory_event_j, 1)[:, :, 0],
+    )  # fmt: skip
+
+
+class LayerRows(NamedTuple):
+    """What rows of tilings cost whatever the operating point: counts [rows, EVENTS], moving_j [rows, 3], busy_s, gaps [rows]; bytes in AXI beats."""
+
     counts: NDArray
-    fixed_j: NDArray
+    moving_j: NDArray
+    busy_s: NDArray
+    gaps: NDArray
     read_bytes: NDArray
     write_bytes: NDArray
 
 
-class _Chip(NamedTuple):
-    """Laws of the designs, [architectures, voltages] and for events [.., events]; memory side without voltages."""
-
-    cycle_j: NDArray
-    event_j: NDArray
-    leakage_w: NDArray
-    crossing_j: NDArray
-    memory_cycle_j: NDArray
-    memory_event_j: NDArray
-    memory_leakage_w: NDArray
-
-
-@njit(cache=True)
-def _layer_values(i, v, a, l, row, rows, chip, busy_w, total_w, core_s, memory_s, k, out):  # noqa: E741
-    """Write `QUANTITIES` of one row of tilings at one operating point into `out`; return (bound, whether the DRAM's time was limited)."""
-    t, n = Tiling(*to_fixed_tuple(rows.tilings[row], _TILING)), Traffic(*to_fixed_tuple(rows.traffic[row], _TRAFFIC))
-    dram = DramTimes(*to_fixed_tuple(rows.times[row], _TIMES))
-    cycles = layer_cycles(a, l, t, n, dram, core_s, memory_s, k)
-    total_s = cycles.total * core_s
-    memory_cycles = total_s / memory_s
-    dynamic = cycles.total * chip.cycle_j[i, v] + memory_cycles * chip.crossing_j[i, v]
-    memory = memory_cycles * chip.memory_cycle_j[i]
-    for e in range(rows.counts.shape[1]):
-        dynamic += rows.counts[row, e] * chip.event_j[i, v, e]
-        memory += rows.counts[row, e] * chip.memory_event_j[i, e]
-    busy_s = dram.total_s * k.dram
-    limited = busy_s > total_s
-    busy_s = min(busy_s, total_s)
-    out[0], out[1] = total_s, cycles.total
-    out[3] = chip.leakage_w[i, v] * total_s
-    out[2] = dynamic + out[3]
-    out[5] = chip.memory_leakage_w[i] * total_s
-    out[4] = memory + out[5]
-    static = 0.0
-    for part in range(5):
-        timed = busy_w[part] * busy_s + total_w[part] * total_s
-        static += timed
-        out[6 + part] = rows.fixed_j[row, part] + timed
-    out[11] = static
-    out[12], out[13] = rows.read_bytes[row], rows.write_bytes[row]
-    return cycles.bound, limited
-
-
-@njit(cache=True)
-def _evaluate(numbers, group, lowered, first, count, rows, chip, busy_w, total_w, frequency, voltage, memory_s, k, objective, values, bounds, chosen):
-    """For each architecture, task and point write the row of least objective (then least energy, then first); return how often a DRAM time was limited."""
-    trial = np.zeros(values.shape[3])
-    limited = 0
-    for i in range(values.shape[0]):
-        g = group[i]
-        a = Architecture(*to_fixed_tuple(numbers[i], _ARCHITECTURE))
-        for j in range(values.shape[1]):
-            l = LoweredLayer(*to_fixed_tuple(lowered[g, j], _LAYER))  # noqa: E741
-            for p in range(values.shape[2]):
-                best, best_energy, best_limited = np.inf, np.inf, False
-                for row in range(first[g, j], first[g, j] + count[g, j]):
-                    bound, over = _layer_values(
-                        i, voltage[p], a, l, row, rows, chip, busy_w, total_w, 1 / frequency[i, p], memory_s, k, trial
-                    )  # fmt: skip
-                    energy = trial[2] + trial[4] + trial[6] + trial[7] + trial[8] + trial[9] + trial[10]
-                    merit = trial[0] if objective == 0 else energy if objective == 1 else energy * trial[0]
-                    if merit < best or (merit == best and energy < best_energy):
-                        best, best_energy, best_limited = merit, energy, over
-                        values[i, j, p] = trial
-                        bounds[i, j, p] = bound
-                        chosen[i, j, p] = row
-                limited += best_limited
-    return limited
-
-
-def coefficients(model: FittedModel) -> Coefficients:
-    """The cycle model's coefficients; `ModelError` if the model has none."""
-    if model.cycles is None:
-        raise ModelError("model must hold fitted cycles, not only corners; fit again with the table of cycles")
-    return Coefficients(**{number.name: number.value for number in model.cycles.parameters})
+def layer_rows(architectures: Architectures, searched: Searched, conditions: Conditions, dram_factor: float = 1.0) -> LayerRows:
+    """`LayerRows` of `searched`; `dram_factor` is the fitted one of the cycle model."""
+    t = Traffic(*searched.traffic.T)
+    numbers = dict(zip(Architecture._fields, searched.numbers.T, strict=True))
+    counts = event_counts(numbers | {"axi_data_bits": 8 * numbers["axi_bytes"]}, t)
+    return LayerRows(
+        counts=np.stack([np.asarray(counts[name], dtype=float) for name in EVENTS], axis=1), moving_j=moving_j(conditions, searched),
+        busy_s=searched.times[:, DramTimes._fields.index("total_s")] * dram_factor, gaps=t.computes.astype(float),
+        read_bytes=(t.activation_read_bytes + t.weight_read_bytes + t.parameter_read_bytes + t.program_read_bytes).astype(float),
+        write_bytes=t.output_write_bytes.astype(float),
+    )  # fmt: skip
 
 
 def clock_hz(designs: Designs, conditions: Conditions) -> NDArray:
@@ -213,53 +262,70 @@ def clock_hz(designs: Designs, conditions: Conditions) -> NDArray:
     return designs.fmax_hz * (1 - conditions.margin)
 
 
-def evaluate(model: FittedModel, prepared: Prepared, designs: Designs, conditions: Conditions, frequency_hz: NDArray, voltage: NDArray) -> Results:
-    """`Results` at points of clock frequency_hz [architectures, points] and index voltage [points] into the voltages of `designs`.
+@njit(cache=True)
+def _evaluate(group, choice, lowered, found, curve, rows, chip, idle, periods, voltage, memory_s, k, values, bounds, tilings):
+    """Fill `Results`; see there. `found` are numbers, tilings, traffic and times of the rows."""
+    numbers, row_tilings, traffic, times = found
+    kinks, lines = curve
+    for i in range(values.shape[0]):
+        for p in range(values.shape[2]):
+            core_s, v = periods[i, p], voltage[p]
+            clock = nearest_clock(core_s)
+            for j in range(values.shape[1]):
+                row = choice[group[i], j, clock]
+                if row < 0 or clock < 0:
+                    continue
+                a, l = Architecture(*to_fixed_tuple(numbers[row], _ARCHITECTURE)), LoweredLayer(*to_fixed_tuple(lowered[j], _LAYER))  # noqa: E741
+                t, n = Tiling(*to_fixed_tuple(row_tilings[row], _TILING)), Traffic(*to_fixed_tuple(traffic[row], _TRAFFIC))
+                dram = DramTimes(*to_fixed_tuple(times[row], _TIMES))
+                total_s = time_s(kinks[row], lines[row], core_s)
+                cycles = layer_cycles(a, l, t, n, dram, core_s, memory_s, k)
+                memory_cycles = total_s / memory_s
+                out = values[i, j, p]
+                out[0], out[1] = total_s, total_s / core_s
+                out[3] = chip.leakage_w[i, v] * total_s
+                out[2] = out[1] * chip.cycle_j[i, v] + memory_cycles * chip.crossing_j[i, v] + out[3]
+                out[5] = chip.memory_leakage_w[i] * total_s
+                out[4] = memory_cycles * chip.memory_cycle_j[i] + out[5]
+                for e in range(rows.counts.shape[1]):
+                    out[2] += rows.counts[row, e] * chip.event_j[i, e, v]
+                    out[4] += rows.counts[row, e] * chip.memory_event_j[i, e]
+                busy_s = min(rows.busy_s[row], total_s)
+                waiting_s, leaving_s, low_s = _idle_times(total_s - busy_s, rows.gaps[row], idle.timeout_s, idle.exit_s)
+                out[6], out[7], out[8] = rows.moving_j[row, 0], rows.moving_j[row, 1], rows.moving_j[row, 2] + total_s * idle.phy_w
+                out[9] = (busy_s + waiting_s) * idle.standby_w + leaving_s * idle.leaving_w + low_s * idle.low_w
+                out[10] = (total_s - low_s) * idle.refresh_w + low_s * idle.low_refresh_w
+                out[11] = total_s * idle.phy_w + out[9] + out[10]
+                out[12], out[13] = rows.read_bytes[row], rows.write_bytes[row]
+                bounds[i, j, p] = cycles.bound if cycles.total * core_s >= rows.busy_s[row] else _DRAM_BOUND
+                tilings[i, j, p] = row_tilings[row]
 
-    Of each layer the tiling of least latency (or energy, or their product) is taken, ties by energy. The time the DRAM is busy is
-    that of its closed form, but at most the layer's: how often that matters is counted.
-    """
-    p = prepared
-    part, rows = conditions.dram, p.tilings
-    parameters = {name: value[_representatives(p)][rows.architecture] for name, value in p.architectures.parameters().items()}
-    counts = event_counts(parameters, Traffic(*rows.traffic.T))
-    names = sorted(set(designs.core_event_j) | set(designs.memory_event_j))
-    shape = designs.fmax_hz.shape
-    fixed = dram_energy_j(part, read_bytes=p.use.read_bytes, write_bytes=p.use.write_bytes, activates=p.use.activates, busy_s=0, total_s=0)
-    idle_w, active_w = (dram_energy_j(part, read_bytes=0, write_bytes=0, activates=0, busy_s=busy, total_s=1) for busy in (0, 1))
-    total_w = np.array([float(getattr(idle_w, f"{name}_j")) for name in _PARTS])
-    busy_w = np.array([float(getattr(active_w, f"{name}_j")) for name in _PARTS]) - total_w
-    t = Traffic(*rows.traffic.T)
-    row_arrays = _Rows(
-        tilings=rows.tilings, traffic=rows.traffic, times=p.times,
-        counts=np.stack([np.asarray(counts[name], dtype=float) for name in names], axis=1),
-        fixed_j=np.stack([getattr(fixed, f"{name}_j") for name in _PARTS], axis=1),
-        read_bytes=(t.activation_read_bytes + t.weight_read_bytes + t.parameter_read_bytes + t.program_read_bytes).astype(float),
-        write_bytes=t.output_write_bytes.astype(float),
-    )  # fmt: skip
-    chip = _Chip(
-        cycle_j=designs.core_cycle_j, leakage_w=designs.core_leakage_w, crossing_j=designs.crossing_cycle_j, memory_cycle_j=designs.memory_cycle_j,
-        event_j=np.stack([np.broadcast_to(designs.core_event_j.get(name, 0.0), shape) for name in names], axis=2),
-        memory_event_j=np.stack([np.broadcast_to(designs.memory_event_j.get(name, 0.0), shape[0]) for name in names], axis=1),
-        memory_leakage_w=designs.memory_leakage_w,
-    )  # fmt: skip
-    points = np.broadcast_to(frequency_hz, (shape[0], len(voltage)))
-    cells = (shape[0], p.lowered.shape[1], len(voltage))
-    values, bound, row = np.full((*cells, len(QUANTITIES)), np.nan), np.full(cells, -1), np.full(cells, -1)
-    limited = _evaluate(
-        np.ascontiguousarray(np.stack(p.architectures.numbers(), axis=1)), p.group, p.lowered, rows.first, rows.count,
-        _Rows(*(np.ascontiguousarray(x) for x in row_arrays)), _Chip(*(np.ascontiguousarray(x, dtype=float) for x in chip)), busy_w, total_w,
-        np.ascontiguousarray(points, dtype=float), np.asarray(voltage, dtype=np.int64), 1 / conditions.mem_clk_hz, coefficients(model),
-        OBJECTIVES.index(conditions.objective), values, bound, row,
-    )  # fmt: skip
+
+def evaluate(
+    model: FittedModel, architectures: Architectures, tasks: Sequence[Task], conditions: Conditions, vdd_v: NDArray, frequency_hz: NDArray, voltage: NDArray
+) -> Results:  # fmt: skip
+    """`Results` at points of clock frequency_hz [architectures, points] and index voltage [points] into vdd_v."""
+    cells = (len(architectures), len(tasks), len(voltage))
+    values, bound, tilings = np.full((*cells, len(QUANTITIES)), np.nan), np.full(cells, -1), np.full((*cells, _TILING), -1)
+    k = coefficients(model)
+    periods = 1 / np.broadcast_to(np.asarray(frequency_hz, dtype=float), (cells[0], cells[2]))
+    if np.any((periods < SHORTEST_S) | (periods > LONGEST_S)):
+        raise ModelError(f"core clocks must be {1 / LONGEST_S:g} to {1 / SHORTEST_S:g} Hz, not others; see explore/curves.py")
+    for own in architectures.by_array():
+        one = architectures[own]
+        searched, lowered = search_all(model, one, tasks, conditions, vdd_v)
+        rows, chip = layer_rows(one, searched, conditions, k.dram), chip_laws(design_laws(model, one.parameters(), vdd_v), conditions)
+        v, b, t = values[own], bound[own], tilings[own]
+        found = (searched.numbers, searched.tilings, searched.traffic, searched.times)
+        _evaluate(
+            searched.group, searched.choice, lowered, found, (searched.kinks, searched.lines), rows, chip, idle_powers(conditions),
+            np.ascontiguousarray(periods[own]),
+            np.asarray(voltage, dtype=np.int64), 1 / conditions.mem_clk_hz, k, v, b, t,
+        )  # fmt: skip
+        values[own], bound[own], tilings[own] = v, b, t
     if np.any(values < 0):
         raise ModelError("every time and energy must be at least 0, and the model predicts less; check the fit")
-    return Results(values=values, bound=bound, row=row, limited=int(limited))
-
-
-def _representatives(p: Prepared) -> NDArray:
-    """[groups] an architecture of each group of `tilings`."""
-    return np.unique(p.group, return_index=True)[1]
+    return Results(values=values, bound=bound, tilings=tilings)
 
 
 def predict_designs(model: FittedModel, architectures: Architectures, vdd_v: NDArray) -> Designs:
@@ -276,8 +342,9 @@ class Totals:
     bound: NDArray
 
 
-def total(results: Results, tasks: Sequence[int]) -> Totals:
-    """Over the tasks of these indices, one after the other."""
-    values, bound = results.values[:, list(tasks)], results.bound[:, list(tasks)]
+def total(results: Results, tasks: Sequence[int], repeats: Sequence[int] | None = None) -> Totals:
+    """Over the tasks of these indices, one after the other, each as often as `repeats` says."""
+    times = np.ones(len(tasks)) if repeats is None else np.asarray(repeats, dtype=float)
+    values, bound = results.values[:, list(tasks)] * times[:, None, None], results.bound[:, list(tasks)]
     seconds = np.stack([np.where(bound == b, values[..., _Q["latency_s"]], 0.0).sum(axis=1) for b in range(len(BOUNDS))], axis=-1)
     return Totals(values=values.sum(axis=1), bound=seconds.argmax(axis=-1))

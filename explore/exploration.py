@@ -1,11 +1,11 @@
-"""The whole exploration: design space and model in, points, Pareto fronts, DVFS sweeps and layers out."""
+"""The whole exploration: design space and model in, Pareto fronts, DVFS sweeps, layers and every architecture's DVFS effectiveness out."""
 
 import json
 import os
 import platform
 import tempfile
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
 
@@ -15,22 +15,25 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from explore import frames
-from explore.chunks import Case, Job, evaluate_all, select
+from explore.chunks import REFUSALS, Case, Constraints, Job, back_biases, check, evaluate_all, merge_fronts, read_block
 from explore.dvfs import at_edge, compare_sweeps
-from explore.pareto import front, hypervolume
+from explore.pareto import hypervolume
 from explore.points import LAYER_COLUMNS, POINT_COLUMNS, POINTS_VERSION, SWEEP_COLUMNS
-from explore.space import DesignSpace, load_space
-from fit.model import read_model
+from explore.space import AXES, DesignSpace, load_space
+from fit.model import FittedModel, read_model
 from flow.cache import file_hash
 from flow.characterize import source_commit
-from hw.errors import ConfigError
+from hw.dram import DramPolicy
+from hw.errors import ConfigError, ModelError
 from hw.layers import load_network
 
 OUT = Path("build/explore")
 DRAM = "lpddr3_1600_x32"
 SWEPT = 5
 """Architectures of the highest effectiveness whose sweeps are written, for each case."""
-FILES = ("points.parquet", "pareto.csv", "dvfs.csv", "layers.csv", "run.json")
+NEAREST = 512
+"""Architectures nearest to a front, outside it, whose intervals are worked out."""
+FILES = ("points.parquet", "architectures.parquet", "pareto.csv", "dvfs.csv", "layers.csv", "run.json")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,98 +52,219 @@ def default_cases() -> tuple[Case, ...]:
     return tuple(Case(network=network, whole=whole, batch=batch) for network in (convolutions, whole) for batch in (1, 16))
 
 
+def cases_of(networks: Sequence[str], batches: Sequence[int]) -> tuple[Case, ...]:
+    """Networks, by name or path, each at each batch size."""
+    loaded = [load_network(name) for name in networks]
+    if not loaded or not batches or min(batches) < 1:
+        raise ConfigError("networks and batches must be given, each batch at least 1, and are not; give for example --network alexnet --batch 1,16")
+    return tuple(Case(network=network, whole=network, batch=batch) for network in loaded for batch in batches)
+
+
 def explore_all(
     *, model_path: Path, space: DesignSpace | str = "default", out: Path = OUT, cases: tuple[Case, ...] | None = None, dram: str = DRAM,
-    mem_clk_hz: float = 800e6, margin: float = 0.1, objective: str = "latency", workers: int | None = None, command: str = "",
+    channels: int = 1, policy: DramPolicy | None = None, free_memory: bool = False, mem_clk_hz: float = 800e6, margin: float = 0.1,
+    objective: str = "latency", constraints: Constraints | None = None, with_area: bool = False, workers: int | None = None, scheduler: str | None = None,
+    command: str = "",
 ) -> Exploration:  # fmt: skip
     """Explore and write `FILES` into `out`, each whole; every case (a network at a batch size) is a result of its own.
 
-    Raises `ConfigError` for bad input and `ModelError` for a space or a clock that the fitted model does not cover.
+    Raises `ConfigError` for bad input or constraints that leave no candidate and `ModelError` for a space or a clock that the fitted model does not cover.
     """
     space, model_path, out = space if isinstance(space, DesignSpace) else load_space(space), Path(model_path), Path(out)
     model = read_model(model_path)
     job = Job(
-        model=model_path, space=space, cases=cases or default_cases(), dram=dram, mem_clk_hz=float(mem_clk_hz), margin=float(margin), objective=objective
+        model=model_path, space=space, cases=cases or default_cases(), dram=dram, channels=channels, policy=policy or DramPolicy(), free_memory=free_memory,
+        mem_clk_hz=float(mem_clk_hz), margin=float(margin), objective=objective, constraints=constraints or Constraints(), with_area=with_area,
     )  # fmt: skip
-    job.conditions()
-    selection = select(job, model)
-    arrays = evaluate_all(job, selection, out / "chunks", workers=workers)
-    architectures, vdd_v = space.architectures()[selection.chosen], space.vdd_v.values()
-    tasks, of_case = job.tasks()
+    check(job, model)
+    paths = evaluate_all(job, out / "chunks", workers=workers, scheduler=scheduler)
+    blocks = _Blocks(job, paths)
+    fronts, places, voltages = merge_fronts(job, paths)
+    volumes = [hypervolume(points[:, 0], points[:, 1]) for points in fronts]
 
-    fronts, sweeps, layers, summaries = [], [], [], []
-    with _Parquet(out / "points.parquet") as file:
-        for number, case in enumerate(job.cases):
-            legal = np.flatnonzero(~np.isnan(arrays["values"][number, :, 0, 0]))
-            if not legal.size:
-                raise ConfigError(f"buffers must let every layer of {case.network.name} fit, which none of {space.name} do; make them larger")
-            values, slowed = arrays["values"][number, legal], arrays["frequency_values"][number, legal]
-            ours = {name: arrays[name][legal] for name in ("freq_hz", "area_um2", "fmax_log_sd", "energy_log_sd", "leakage_log_sd")}
-            table = frames.points(job, model, case, architectures[legal], ours, values, arrays["bound"][number, legal])
-            nominal = frames.points(job, model, case, architectures[legal], ours, slowed, arrays["frequency_bound"][number, legal], nominal=True)
-            file.write(table)
-            best = front(table["throughput_ips"], table["efficiency_gops_w"])
-            chosen = table.iloc[best]
-            fronts.append(chosen)
-            volume = hypervolume(chosen["throughput_ips"], chosen["efficiency_gops_w"])
-            sweep, effectiveness = _sweeps(table, nominal, len(vdd_v), volume)
-            sweeps.append(sweep)
-            picks = {
-                "balanced": best[(chosen["throughput_ips"] * chosen["efficiency_gops_w"]).to_numpy().argmax()], "fastest": best[-1], "most efficient": best[0],
-            }  # fmt: skip
-            picks = {name: (int(selection.chosen[legal[i // len(vdd_v)]]), int(i % len(vdd_v))) for name, i in picks.items()}
-            layers.append(frames.layers(job, model, case, of_case[number], picks))
-            summaries.append(
-                {
-                    "network": case.network.name, "batch": case.batch, "macs": case.network.macs * case.batch, "architectures": int(legal.size),
-                    "points": len(table), "architectures_a_layer_does_not_fit": int(len(architectures) - legal.size),
-                    "misfits_by_layer": {tasks[i].shape.name: int(arrays["misfits"][i]) for i in of_case[number]}, "pareto_points": len(best),
-                    "front_hypervolume": volume, "highest_effectiveness": float(effectiveness.max()), "median_effectiveness": float(np.median(effectiveness)),
-                }
-            )  # fmt: skip
-    run = {
-        "points_version": POINTS_VERSION, "command": command, "space": space.model_dump(mode="json"), "dram": dram, "mem_clk_hz": job.mem_clk_hz,
-        "margin": job.margin, "objective": objective, "nominal_vdd_v": model.reference_vdd_v, "precision": "a8w8",
-        "technology": model.technology, "commit": source_commit(), "key": job.key(), "seeds": {},
-        "inputs": {"model": file_hash(model_path)}, "counts": {
-            "combinations": architectures.combinations, "evaluated": len(architectures), "not_evaluated": selection.refused, "voltages": len(vdd_v),
-            "layer_evaluations_with_dram_time_limited": int(arrays["limited"]),
-            "layer_evaluations": int(2 * len(tasks) * len(architectures) * len(vdd_v) - 2 * len(vdd_v) * arrays["misfits"].sum()),
-        },
-        "results": summaries, "provisional": list(model.provisional), "stored": "points.parquet holds every evaluated point of the DVFS sweeps",
-        "interval": "90 %: errors of the laws for cycles, frequency, energy and leakage; none for the DRAM's figures",
-        "versions": {"python": platform.python_version()} | {name: version(name) for name in ("voltfront", "numpy", "numba", "pandas", "pyarrow", "moocore")},
-    }  # fmt: skip
-    pareto = pd.concat(fronts, ignore_index=True)
-    tables = {"pareto": (pareto, POINT_COLUMNS), "dvfs": (pd.concat(sweeps), SWEEP_COLUMNS | POINT_COLUMNS), "layers": (pd.concat(layers), LAYER_COLUMNS)}
+    pareto, ties, sweeps, layers, summaries = [], [], [], [], []
+    for number, case in enumerate(job.cases):
+        best = _points_at(job, model, number, places[number], voltages[number])
+        pareto.append(best)
+        ties.append(_ties(job, model, number, blocks, fronts[number], best))
+        effectiveness = blocks.effectiveness(number, volumes[number])
+        swept = np.argsort(-effectiveness, kind="stable")[: min(SWEPT, np.isfinite(effectiveness).sum())]
+        sweeps.append(_sweeps(job, model, number, blocks.index[swept], volumes[number]))
+        chosen = fronts[number][:, 0] * fronts[number][:, 1]
+        picks = {"balanced": chosen.argmax(), "fastest": len(chosen) - 1, "most efficient": fronts[number][:, 1].argmax()}
+        layers.append(frames.layers(job, model, number, {name: (int(places[number][i]), int(voltages[number][i])) for name, i in picks.items()}))
+        summaries.append(blocks.summary(number, case, volumes[number], effectiveness, len(best), len(ties[-1])))
+    run = _record(job, model, blocks, summaries, command)
+    found = pd.concat(pareto, ignore_index=True)
+    tables = {"pareto": (found, POINT_COLUMNS), "dvfs": (pd.concat(sweeps), SWEEP_COLUMNS | POINT_COLUMNS), "layers": (pd.concat(layers), LAYER_COLUMNS)}
+    points = pd.concat([*pareto, *ties], ignore_index=True)
+    write_whole(out / "points.parquet", lambda path: points[list(POINT_COLUMNS)].to_parquet(path, compression="zstd", index=False))
+    write_whole(out / "architectures.parquet", lambda path: blocks.write(path, volumes))
     for name, (table, columns) in tables.items():
         text = table[list(columns)].to_csv(index=False, lineterminator="\n")
         write_whole(out / f"{name}.csv", lambda path, text=text: path.write_text(text, encoding="utf-8"))
     write_whole(out / "run.json", lambda path: path.write_text(json.dumps(run, indent=1) + "\n", encoding="utf-8"))
-    return Exploration(folder=out, pareto=pareto, run=run)
+    return Exploration(folder=out, pareto=found, run=run)
 
 
-def _sweeps(table: pd.DataFrame, nominal: pd.DataFrame, voltages: int, front_hypervolume: float) -> tuple[pd.DataFrame, np.ndarray]:
-    """Rows of `dvfs.csv` of the `SWEPT` architectures of highest effectiveness, and the effectiveness of all."""
+class _Blocks:
+    """What all blocks yield together, without the points. Raises an error that says why if no candidate is left in a case."""
+
+    _SUMS = ("refused", "fitting", "kept", "misfits", "min_energy", "core_min_energy", "stops", "layer_evaluations")
+
+    def __init__(self, job: Job, paths: list[Path]):
+        self.job, self.paths = job, paths
+        self.sums = {name: 0 for name in self._SUMS}
+        index, gains, near, fastest = [], [], [], 0.0
+        names = ("near_case", "near_index", "near_voltage", "near_log")
+        for path in paths:
+            block = read_block(path, (*self._SUMS, "index", "gains", "memory_fmax_hz", *names))
+            self.sums = {name: self.sums[name] + block[name] for name in self._SUMS}
+            index.append(block["index"])
+            gains.append(block["gains"])
+            near.append([block[name] for name in names])
+            fastest = max(fastest, float(block["memory_fmax_hz"]))
+        self.index, self.gains = np.concatenate(index), np.concatenate(gains, axis=1)
+        self.near = dict(zip(names, (np.concatenate(parts) for parts in zip(*near, strict=True)), strict=True))
+        self._check(fastest)
+
+    def _check(self, memory_fmax_hz: float) -> None:
+        space, limits = self.job.space, asdict(self.job.constraints)
+        illegal, outside, slow = self.sums["refused"]
+        if illegal == space.combinations:
+            raise ConfigError(f"design space {space.name} must have at least one legal architecture, not none of {illegal} combinations; see hw/config.py")
+        if not len(self.index) and not slow:
+            raise ModelError(f"design space {space.name} must overlap the fitted range of every block, not lie outside; change it or fit on other designs")
+        if not len(self.index):
+            raise ModelError(
+                f"mem_clk_hz must be at most {memory_fmax_hz:.4g}, the memory side's fmax, not {self.job.mem_clk_hz:.4g}; give a lower one (--mem-clk-hz)"
+            )
+        for number, case in enumerate(self.job.cases):
+            if not self.sums["fitting"][number]:
+                raise ConfigError(f"buffers must let every layer of {case.network.name} fit, which none of {space.name} do; make them larger")
+            for (name, limit), left in zip(limits.items(), self.sums["kept"][number], strict=True):
+                if not left:
+                    option = "--" + name.replace("_", "-")
+                    raise ConfigError(f"{name} must leave a candidate for {case.network.name}, batch {case.batch}, which {limit:g} does not; raise {option}")
+
+    def effectiveness(self, number: int, front_hypervolume: float) -> np.ndarray:
+        """[architectures] of one case; minus infinity where a layer fits no tiling."""
+        return np.where(np.isnan(self.gains[number]), -np.inf, self.gains[number].astype(float) / front_hypervolume)
+
+    def summary(self, number: int, case: Case, volume: float, effectiveness: np.ndarray, pareto_points: int, ties: int) -> dict:
+        """An entry of `results` in run.json."""
+        vdd_v, tasks = self.job.space.vdd_v.values(), self.job.tasks()
+        own, fitting = effectiveness[np.isfinite(effectiveness)], int(self.sums["fitting"][number])
+
+        def share(name: str) -> dict[str, float]:
+            """Of the architectures, by voltage."""
+            counts = self.sums[name][number]
+            return {(f"{vdd_v[i]:g}" if i < len(vdd_v) else "never"): round(float(n / counts.sum()), 6) for i, n in enumerate(counts) if n}
+
+        return {
+            "network": case.network.name, "batch": case.batch, "macs": case.network.macs * case.batch, "architectures": fitting,
+            "points": fitting * len(vdd_v), "points_allowed": int(self.sums["kept"][number][-1]),
+            "architectures_a_layer_does_not_fit": int(len(self.index) - fitting),
+            "misfits_by_layer": {tasks[0][i].shape.name: int(self.sums["misfits"][i]) for i in np.flatnonzero(tasks[1][number])},
+            "pareto_points": pareto_points, "ties": ties, "ties_looked_at": min(NEAREST, int((self.near["near_case"] == number).sum())),
+            "front_hypervolume": volume, "highest_effectiveness": float(own.max()), "median_effectiveness": float(np.median(own)),
+            "least_energy_at_v": share("min_energy"), "least_core_energy_at_v": share("core_min_energy"), "raising_stops_paying_above_v": share("stops"),
+        }  # fmt: skip
+
+    def across(self, volumes: list[float]) -> list[dict]:
+        """The architectures whose least effectiveness over all cases is highest."""
+        every = np.stack([self.effectiveness(number, volume) for number, volume in enumerate(volumes)])
+        order = np.argsort(-every.min(axis=0), kind="stable")[:SWEPT]
+        names = self.job.space.at(self.index[order]).names()
+        return [
+            {"architecture": str(name), "least": float(every[:, i].min()), "mean": float(every[:, i].mean())}
+            for name, i in zip(names, order, strict=True) if np.isfinite(every[:, i]).all()
+        ]  # fmt: skip
+
+    def write(self, path: Path, volumes: list[float]) -> None:
+        """`architectures.parquet`, block by block."""
+        writer = None
+        for block_path in self.paths:
+            block = read_block(block_path, ("index", "area_um2", "gains"))
+            if not len(block["index"]) and not (writer is None and block_path == self.paths[-1]):
+                continue
+            values = self.job.space.at(block["index"]).values
+            columns = {"place": block["index"]} | {name: values[name].astype(np.int32) for name in AXES} | {"area_um2": block["area_um2"].astype(np.float32)}
+            for number, case in enumerate(self.job.cases):
+                columns[f"effectiveness_{case.network.name}_b{case.batch}"] = (block["gains"][number] / volumes[number]).astype(np.float32)
+            table = pa.table(columns)
+            writer = writer or pq.ParquetWriter(path, table.schema, compression="zstd")
+            writer.write_table(table)
+        writer.close()
+
+
+def _points_at(job: Job, model: FittedModel, number: int, places: np.ndarray, voltages: np.ndarray) -> pd.DataFrame:
+    """Rows of the case's DVFS sweeps at these places in the space and indices of voltages."""
+    different, which = np.unique(places, return_inverse=True)
+    table, _ = frames.sweeps(job, model, number, job.space.at(different))
+    return table.iloc[which * job.space.vdd_v.count + voltages].reset_index(drop=True)
+
+
+def _ties(job: Job, model: FittedModel, number: int, blocks: _Blocks, points: np.ndarray, best: pd.DataFrame) -> pd.DataFrame:
+    """Of the `NEAREST` architectures outside the front, those whose optimistic corner lies beyond the pessimistic corners of the front."""
+    near = blocks.near
+    own = np.flatnonzero(near["near_case"] == number)
+    own = own[np.argsort(near["near_log"][own], kind="stable")[:NEAREST]]
+    candidates = _points_at(job, model, number, near["near_index"][own], near["near_voltage"][own]) if len(own) else best.iloc[:0]
+    candidates = candidates[~candidates["architecture"].isin(best["architecture"])]
+    high_x = job.cases[number].batch / candidates["latency_s_lo"].to_numpy()
+    low_x, low_y = job.cases[number].batch / best["latency_s_hi"].to_numpy(), best["efficiency_gops_w_lo"].to_numpy()
+    beaten = np.array([np.any((low_x >= x) & (low_y >= y)) for x, y in zip(high_x, candidates["efficiency_gops_w_hi"], strict=True)], dtype=bool)
+    return candidates[~beaten].assign(on_front="tie")
+
+
+def _sweeps(job: Job, model: FittedModel, number: int, places: np.ndarray, front_hypervolume: float) -> pd.DataFrame:
+    """Rows of `dvfs.csv` of these architectures, given by falling effectiveness."""
+    count, axes = job.space.vdd_v.count, ("throughput_ips", "efficiency_gops_w")
+    table, nominal = frames.sweeps(job, model, number, job.space.at(places))
 
     def grid(frame: pd.DataFrame, column: str) -> np.ndarray:
-        return frame[column].to_numpy().reshape(-1, voltages)
+        return frame[column].to_numpy().reshape(-1, count)
 
-    axes = ("throughput_ips", "efficiency_gops_w")
     found = compare_sweeps(*(grid(table, c) for c in (*axes, "core_energy_j")), *(grid(nominal, c) for c in axes), front_hypervolume)
+    slowed = compare_sweeps(*(grid(nominal, c) for c in (*axes, "core_energy_j")), *(grid(nominal, c) for c in axes), front_hypervolume)
+    memory_bound = np.isin(grid(table, "bound"), ("dram", "load", "load latency", "store", "store latency"))
     rows = []
-    for rank, i in enumerate(np.argsort(-found.effectiveness, kind="stable")[:SWEPT], 1):
-        vdd_v = table["vdd_v"].to_numpy()[:voltages]
+    for i in range(len(places)):
+        vdd_v, free = table["vdd_v"].to_numpy()[:count], np.flatnonzero(~memory_bound[i])
+        knee = free[-1] + 1 if len(free) else 0
         numbers = {
-            "rank": rank, "effectiveness": found.effectiveness[i], "throughput_range": found.throughput_range[i], "efficiency_gain": found.efficiency_gain[i],
-            "min_energy_vdd_v": vdd_v[found.min_energy[i]], "min_energy_at_edge": bool(at_edge(found.min_energy[i], voltages)),
-            "core_min_energy_vdd_v": vdd_v[found.core_min_energy[i]], "core_min_energy_at_edge": bool(at_edge(found.core_min_energy[i], voltages)),
+            "rank": i + 1, "effectiveness": found.effectiveness[i], "throughput_range": found.throughput_range[i], "efficiency_gain": found.efficiency_gain[i],
+            "min_energy_vdd_v": vdd_v[found.min_energy[i]], "min_energy_at_edge": bool(at_edge(found.min_energy[i], count)),
+            "core_min_energy_vdd_v": vdd_v[found.core_min_energy[i]], "core_min_energy_at_edge": bool(at_edge(found.core_min_energy[i], count)),
+            "knee_hz": grid(table, "freq_hz")[i, knee] if knee < count else 0.0,
         }  # fmt: skip
-        one = slice(i * voltages, (i + 1) * voltages)
-        slowed = compare_sweeps(*(grid(nominal.iloc[one], c) for c in (*axes, "core_energy_j")), *(grid(nominal.iloc[one], c) for c in axes), front_hypervolume)
+        one = slice(i * count, (i + 1) * count)
         rows.append(table.iloc[one].assign(sweep="dvfs", slope=found.slope[i], **numbers))
-        rows.append(nominal.iloc[one].assign(sweep="frequency", slope=slowed.slope[0], **numbers))
-    return pd.concat(rows, ignore_index=True), found.effectiveness
+        rows.append(nominal.iloc[one].assign(sweep="frequency", slope=slowed.slope[i], **numbers))
+    return pd.concat(rows, ignore_index=True)
+
+
+def _record(job: Job, model: FittedModel, blocks: _Blocks, summaries: list[dict], command: str) -> dict:
+    """run.json."""
+    covered, volumes = back_biases(job, model), [summary["front_hypervolume"] for summary in summaries]
+    return {
+        "points_version": POINTS_VERSION, "command": command, "space": job.space.model_dump(mode="json"), "dram": frames.dram_name(job),
+        "dram_policy": job.policy.model_dump(), "mem_clk_hz": job.mem_clk_hz, "margin": job.margin, "objective": job.objective,
+        "constraints": asdict(job.constraints), "front_axes": ["throughput_ips", "efficiency_gops_w"] + ["area_um2"] * job.with_area,
+        "nominal_vdd_v": model.reference_vdd_v, "precision": f"a{job.space.activation_bits}w{job.space.weight_bits}", "technology": model.technology,
+        "commit": source_commit(), "key": job.key(), "seeds": {},
+        "inputs": {"model": file_hash(job.model)}, "counts": {
+            "combinations": job.space.combinations, "evaluated": len(blocks.index),
+            "not_evaluated": {name: int(n) for name, n in zip(REFUSALS, blocks.sums["refused"], strict=True)}, "voltages": job.space.vdd_v.count,
+            "back_biases": covered, "back_biases_not_in_the_model": [value for value in job.space.back_bias_v if value not in covered],
+            "points": int(len(blocks.index) * job.space.vdd_v.count * len(job.cases)), "layer_evaluations": int(blocks.sums["layer_evaluations"]),
+        },
+        "results": summaries, "most_effective_across_cases": blocks.across(volumes), "provisional": list(model.provisional),
+        "stored": "points.parquet holds fronts and ties, architectures.parquet every architecture's DVFS effectiveness",
+        "interval": "90 %: errors of the laws for cycles, frequency, energy and leakage; none for the DRAM's figures",
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in ("voltfront", "numpy", "numba", "pandas", "pyarrow", "moocore")},
+    }  # fmt: skip
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
@@ -155,28 +279,3 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
-
-
-class _Parquet:
-    """A file of points written case by case, in place only when all are there."""
-
-    def __init__(self, path: Path):
-        self._path, self._temporary, self._writer = path, path.with_name(f".{path.name}.part"), None
-
-    def __enter__(self) -> "_Parquet":
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        return self
-
-    def write(self, frame: pd.DataFrame) -> None:
-        table = pa.Table.from_pandas(frame, preserve_index=False)
-        if self._writer is None:
-            self._writer = pq.ParquetWriter(self._temporary, table.schema, compression="zstd")
-        self._writer.write_table(table)
-
-    def __exit__(self, kind, error, trace) -> None:
-        if self._writer is not None:
-            self._writer.close()
-        if kind is None:
-            os.replace(self._temporary, self._path)
-        else:
-            self._temporary.unlink(missing_ok=True)

@@ -5,9 +5,9 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from explore.chunks import Case, Job
-from explore.evaluate import QUANTITIES, evaluate, predict_designs, prepare
+from explore.evaluate import QUANTITIES, clock_hz, evaluate, predict_designs, total
 from explore.points import LAYER_COLUMNS, POINT_COLUMNS, POINTS_VERSION
-from explore.space import AXES, Architectures
+from explore.space import ARRAY_AXES, AXES, Architectures
 from fit.cycles import BOUNDS
 from fit.model import NORMAL_90, FittedModel
 from hw.tile_plan import Tiling
@@ -20,13 +20,30 @@ _KEPT = (
 )  # fmt: skip
 
 
+def sweeps(job: Job, model: FittedModel, number: int, architectures: Architectures) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Points of case `number` for architectures x voltages in that order: with the clock at fmax (1 - margin), and at the same clocks with
+    nominal voltage."""
+    conditions, vdd_v = job.conditions(), job.space.vdd_v.values()
+    tasks, repeats = job.tasks()
+    used = np.flatnonzero(repeats[number])
+    designs = predict_designs(model, architectures, vdd_v)
+    frequency = clock_hz(designs, conditions)
+    arrays = {name: getattr(designs, name) for name in ("area_um2", "fmax_log_sd", "energy_log_sd", "leakage_log_sd")} | {"freq_hz": frequency}
+    tables = []
+    for nominal in (False, True):
+        voltage = np.full(len(vdd_v), len(vdd_v) - 1) if nominal else np.arange(len(vdd_v))
+        found = total(evaluate(model, architectures, [tasks[i] for i in used], conditions, vdd_v, frequency, voltage), range(len(used)), repeats[number, used])
+        tables.append(points(job, model, job.cases[number], architectures, arrays, found.values, found.bound, nominal=nominal))
+    return tables[0], tables[1]
+
+
 def points(
     job: Job, model: FittedModel, case: Case, architectures: Architectures, arrays: dict[str, NDArray], values: NDArray, bound: NDArray, *,
     nominal: bool = False,
 ) -> pd.DataFrame:  # fmt: skip
     """All points of one case: architectures x voltages in that order, from values [architectures, voltages, QUANTITIES] and bound.
 
-    `arrays` are those of `explore.chunks.evaluate_chunk` for the same architectures. `nominal` points are all at nominal voltage.
+    `arrays` hold fields of `fit.compose.Designs` for the same architectures, and freq_hz. `nominal` points are all at nominal voltage.
     """
     vdd_v = job.space.vdd_v.values()
     shape = (len(architectures), len(vdd_v))
@@ -35,7 +52,7 @@ def points(
     sd = {name: np.repeat(arrays[name][:, -1:], len(vdd_v), axis=1) if nominal else arrays[name] for name in ("fmax_log_sd", "energy_log_sd", "leakage_log_sd")}
     dram = sum(v[name] for name in DRAM_PARTS)
     energy = v["core_energy_j"] + v["memory_side_energy_j"] + dram
-    operations = 2 * case.network.macs * case.batch
+    operations = case.operations
     latency_sd, energy_sd = _log_sds(model, v, energy, sd)
     efficiency = operations / energy / 1e9
     columns = {
@@ -48,8 +65,9 @@ def points(
         "core_efficiency_gops_w": operations / v["core_energy_j"] / 1e9, "power_w": energy / v["latency_s"],
     }  # fmt: skip
     same = {
-        "points_version": POINTS_VERSION, "network": case.network.name, "batch": case.batch, "precision": "a8w8", "technology": model.technology,
-        "dram": job.dram,
+        "points_version": POINTS_VERSION, "network": case.network.name, "batch": case.batch, "precision": architectures.precision,
+        "technology": model.technology,
+        "dram": dram_name(job), "on_front": "yes",
         "process": model.process, "back_bias_v": model.back_bias_v, "temperature_c": model.temperature_c, "mem_clk_hz": job.mem_clk_hz, "margin": job.margin,
         "provisional": bool(model.provisional),
     }  # fmt: skip
@@ -70,26 +88,33 @@ def _log_sds(model: FittedModel, v: dict[str, NDArray], energy: NDArray, sd: dic
     return latency, np.sqrt((dynamic * sd["energy_log_sd"]) ** 2 + (leakage * sd["leakage_log_sd"]) ** 2 + (lasting * latency) ** 2) / energy
 
 
-def layers(job: Job, model: FittedModel, case: Case, indices: list[int], choices: dict[str, tuple[int, int]]) -> pd.DataFrame:
-    """The layers of one case (task numbers `indices`) at chosen points: by name of the choice, (architecture's index in the space, voltage's index)."""
-    conditions, vdd_v, tasks = job.conditions(), job.space.vdd_v.values(), job.tasks()[0]
+def dram_name(job: Job) -> str:
+    """What the column `dram` says."""
+    return "none" if job.free_memory else job.dram + (f" x{job.channels}" if job.channels > 1 else "")
+
+
+def layers(job: Job, model: FittedModel, number: int, choices: dict[str, tuple[int, int]]) -> pd.DataFrame:
+    """The layers of case `number` at chosen points: by name of the choice, (architecture's place in the space, voltage's index)."""
+    conditions, vdd_v, case = job.conditions(), job.space.vdd_v.values(), job.cases[number]
+    tasks, repeats = job.tasks()
+    indices = np.flatnonzero(repeats[number])
     frames = []
-    for choice, (architecture, voltage) in choices.items():
-        one = job.space.architectures()[[architecture]]
-        prepared, designs = prepare(model, one, [tasks[i] for i in indices], conditions), predict_designs(model, one, vdd_v[[voltage]])
-        frequency = designs.fmax_hz * (1 - job.margin)
-        results = evaluate(model, prepared, designs, conditions, frequency, np.array([0]))
+    for choice, (place, voltage) in choices.items():
+        one = job.space.at(np.array([place]))
+        frequency = clock_hz(predict_designs(model, one, vdd_v[[voltage]]), conditions)
+        results = evaluate(model, one, [tasks[i] for i in indices], conditions, vdd_v, frequency, np.array([voltage]))
         v = {name: results.values[0, :, 0, i] for i, name in enumerate(QUANTITIES)}
         macs = np.array([tasks[i].shape.macs * tasks[i].batch for i in indices])
-        multipliers = np.prod([one.values[name][0] for name in ("rows", "cols", "lanes")])
-        tilings = prepared.tilings.tilings[results.row[0, :, 0]]
+        multipliers = np.prod([one.values[name][0] for name in ARRAY_AXES])
+        tilings = results.tilings[0, :, 0]
         frames.append(
             pd.DataFrame(
                 {
                     **{name: v[name] for name in _KEPT}, **dict(zip(Tiling._fields, tilings.T, strict=True)),
-                    "order": np.array(ORDERS, dtype=object)[tilings[:, 0]], "network": case.network.name, "batch": case.batch,
+                    "order": np.array(ORDERS, dtype=object)[tilings[:, 0]], "network": case.network.name, "batch": case.batch, "dram": dram_name(job),
                     "choice": choice, "architecture": one.names()[0], "vdd_v": vdd_v[voltage], "freq_hz": frequency[0, 0], "macs": macs,
-                    "layer": [tasks[i].shape.name for i in indices], "core_cycles": v["core_cycles"], "utilization": macs / (multipliers * v["core_cycles"]),
+                    "layer": [tasks[i].shape.name for i in indices], "repeats": repeats[number, indices], "core_cycles": v["core_cycles"],
+                    "utilization": macs / (multipliers * v["core_cycles"]),
                     "dram_energy_j": sum(v[name] for name in DRAM_PARTS), "bound": np.array(BOUNDS, dtype=object)[results.bound[0, :, 0]],
                 }
             )[list(LAYER_COLUMNS)]

@@ -1,6 +1,6 @@
 """Exploration points: what every column means. One row is an architecture at an operating point, running a network."""
 
-POINTS_VERSION = 1
+POINTS_VERSION = 2
 
 _HARDWARE = "see hw.config"
 
@@ -10,7 +10,7 @@ POINT_COLUMNS: dict[str, str] = {
     "batch": "images a batch",
     "precision": "a<activation bits>w<weight bits>",
     "technology": "name of the technology",
-    "dram": "name of the DRAM part",
+    "dram": "name of the DRAM part, x its channels if several; none if its time and energy are left out",
     "architecture": "name made of the design's sizes, different for all",
     **{name: _HARDWARE for name in (
         "rows", "cols", "lanes", "acc_depth", "multiplier_stages", "post_lanes", "activation_bank_bytes", "weight_bank_bytes", "output_bank_bytes",
@@ -40,11 +40,12 @@ POINT_COLUMNS: dict[str, str] = {
     "dram_core_energy_j": "activating, reading and writing in the DRAM, J",
     "dram_io_energy_j": "data lines, J",
     "dram_phy_energy_j": "PHY, J",
-    "dram_background_energy_j": "standby while busy, power-down otherwise, J",
+    "dram_background_energy_j": "standby while busy, what the policy says otherwise, J",
     "dram_refresh_energy_j": "refresh, J",
     "area_um2": "area of the chip without PHY and pads, um2",
     "dram_read_bytes": "bytes read a batch, in whole AXI beats",
     "dram_write_bytes": "bytes written a batch, in whole AXI beats",
+    "on_front": "yes: a point of the Pareto front; tie: its 90 % intervals reach the front",
     "bound": "what sets the pace for most of the time: compute, load, store, dram, instructions, store latency, load latency",
     "provisional": "whether figures rest on provisional constants",
 }  # fmt: skip
@@ -59,6 +60,7 @@ SWEEP_COLUMNS: dict[str, str] = {
     "min_energy_at_edge": "whether that is the lowest or highest voltage of the sweep",
     "core_min_energy_vdd_v": "voltage of least core energy a batch, V",
     "core_min_energy_at_edge": "whether that is the lowest or highest voltage of the sweep",
+    "knee_hz": "least clock of the sweep from which on the network is memory-bound (load, dram or store waits longest), Hz; 0: none",
     "slope": "d ln(efficiency) / d ln(throughput) along the sweep, at this point",
 }
 """Columns of `dvfs.csv` before those of `POINT_COLUMNS`."""
@@ -66,11 +68,13 @@ SWEEP_COLUMNS: dict[str, str] = {
 LAYER_COLUMNS: dict[str, str] = {
     "network": POINT_COLUMNS["network"],
     "batch": POINT_COLUMNS["batch"],
+    "dram": POINT_COLUMNS["dram"],
     "choice": "why this Pareto point: balanced (largest throughput x efficiency), fastest, most efficient",
     "architecture": POINT_COLUMNS["architecture"],
     "vdd_v": POINT_COLUMNS["vdd_v"],
     "freq_hz": POINT_COLUMNS["freq_hz"],
     "layer": "name of the layer",
+    "repeats": "how many layers of the network are alike; the other columns are those of one",
     "macs": "useful multiply-accumulates a batch",
     "order": "weights outer: a weight tile stays while the image goes by; spatial outer: an activation tile stays while the weights go by",
     **{name: "see hw.tiling" for name in ("tile_h", "tile_w", "tile_k", "tile_c")},
@@ -82,3 +86,13 @@ LAYER_COLUMNS: dict[str, str] = {
     "bound": "what sets the pace of most steps",
 }  # fmt: skip
 """Columns of `layers.csv`."""
+
+ARCHITECTURE_COLUMNS: dict[str, str] = {
+    "place": "place of the architecture in the space, counted over all combinations",
+    **{name: _HARDWARE for name in (
+        "rows", "cols", "lanes", "acc_depth", "multiplier_stages", "post_lanes", "activation_bank_bytes", "weight_bank_bytes", "output_bank_bytes",
+        "axi_data_bits")},
+    "area_um2": POINT_COLUMNS["area_um2"],
+    "effectiveness_<network>_b<batch>": "DVFS effectiveness in that case; not a number where a layer fits no tiling",
+}  # fmt: skip
+"""Columns of `architectures.parquet`: every architecture that was evaluated."""

@@ -90,8 +90,10 @@ def page() -> str:
                 _columns(
                     f"points.parquet, pareto.csv, version {points.POINTS_VERSION}",
                     points.POINT_COLUMNS,
-                    "`build/explore`, written by `voltfront explore`, with where they come from in `run.json`. `explore/points.py`.",
+                    "`build/explore`, written by `voltfront explore`, with where they come from in `run.json`: the points of the fronts; the parquet file also "
+                    "has architectures whose intervals reach a front. `explore/points.py`.",
                 ),
+                _columns("architectures.parquet", points.ARCHITECTURE_COLUMNS, "Every architecture that was evaluated."),
                 _columns("dvfs.csv", points.SWEEP_COLUMNS, "The sweeps of the architectures with the highest DVFS effectiveness; then the columns of points."),
                 _columns("layers.csv", points.LAYER_COLUMNS, "The layers of selected Pareto points."),
             ]

@@ -34,7 +34,7 @@ from fit.model import ErrorSummary, FittedModel, read_model
 from flow.tech import load_technology, technology_names
 from hw.errors import ConfigError
 
-TEXTS = ("network", "precision", "technology", "dram", "architecture", "process", "bound", "sweep", "choice", "layer", "order")
+TEXTS = ("network", "precision", "technology", "dram", "architecture", "process", "bound", "on_front", "sweep", "choice", "layer", "order")
 """Columns that hold text; all others hold numbers."""
 
 
@@ -124,7 +124,7 @@ def _case(key: tuple, pareto: pd.DataFrame, dvfs: pd.DataFrame, layers: pd.DataF
     name = f"{named['network']}, batch {named['batch']}"
     if not (sweeps["sweep"] == "dvfs").any():
         raise ConfigError(f"dvfs.csv must have a DVFS sweep of each case, not none of {name}, {named['dram']}; run `voltfront explore` again")
-    parts = layers[(layers["network"] == named["network"]) & (layers["batch"] == named["batch"])]
+    parts = layers[(layers[["network", "batch", "dram"]] == [named[name] for name in ("network", "batch", "dram")]).all(axis=1)]
     caption = f"{_caption(own, model, commit)}; {name}, {named['precision']}; {named['dram']}"
     return CaseResults(name=name, key=unique_key(f"{named['network']}-b{named['batch']}", taken), caption=caption, pareto=own, dvfs=sweeps, layers=parts)
 

@@ -1,8 +1,9 @@
 """The design space: lists of values in YAML, and the legal architectures among their combinations, as arrays."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import numpy as np
 from annotated_types import Ge, Le
@@ -16,10 +17,15 @@ from hw.settings import Settings, load_named
 from hw.tile_plan import Architecture
 
 SPACES = Path(__file__).parent / "spaces"
+ARRAY_AXES = ("rows", "cols", "lanes")
 AXES = (
-    "rows", "cols", "lanes", "acc_depth", "post_lanes", "activation_bank_bytes", "weight_bank_bytes", "output_bank_bytes", "axi_data_bits", "multiplier_stages",
+    *ARRAY_AXES, "acc_depth", "post_lanes", "axi_data_bits", "activation_bank_bytes", "weight_bank_bytes", "output_bank_bytes", "multiplier_stages",
 )  # fmt: skip
-"""What varies, the last the fastest: pipeline stages do not change tilings, so that their variants lie side by side."""
+"""What varies, the last the fastest, so that those that share work lie side by side: the array decides the lowered layers and with the
+banks the tilings, up to banks it decides traffic and cycles; pipeline stages change neither."""
+
+FIXED = ("parameter_words", "activation_bits", "weight_bits")
+"""What is the same for all architectures of a space."""
 
 Values = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
 
@@ -43,7 +49,7 @@ class Voltages(Settings):
 
 
 class DesignSpace(Settings):
-    """All combinations of the listed values of `hw.config`, 8 bits; what is not listed is the same for all."""
+    """All combinations of the listed values of `hw.config`, of one precision; what is not listed is the same for all."""
 
     version: int = Field(ge=1, le=1)
     name: str = Field(pattern=r"^[a-z][a-z0-9_]{0,40}$")
@@ -58,29 +64,53 @@ class DesignSpace(Settings):
     output_bank_bytes: Values
     axi_data_bits: Values
     parameter_words: int = 512
+    activation_bits: Literal[4, 8, 16] = 8
+    weight_bits: Literal[4, 8, 16] = 8
     vdd_v: Voltages
+    back_bias_v: Annotated[list[float], Field(min_length=1)] = [0.0]
 
     @model_validator(mode="after")
     def _check(self):
-        for name in AXES:
+        for name in (*AXES, "back_bias_v"):
             values = getattr(self, name)
             if len(set(values)) < len(values):
                 raise ValueError(f"such that every value of {name} stands once")
         return self
 
+    @property
+    def combinations(self) -> int:
+        """All combinations, legal or not."""
+        return math.prod(len(getattr(self, name)) for name in AXES)
+
+    @property
+    def blocks(self) -> int:
+        """Different arrays; the combinations of each are the unit of work (`block`)."""
+        return math.prod(len(getattr(self, name)) for name in ARRAY_AXES)
+
+    def at(self, indices: NDArray) -> "Architectures":
+        """Combinations by their place in the space, not necessarily legal."""
+        digits = np.unravel_index(indices, [len(getattr(self, name)) for name in AXES])
+        values = {name: np.array(getattr(self, name), dtype=np.int64)[digit] for name, digit in zip(AXES, digits, strict=True)}
+        values |= {name: np.full_like(values["rows"], getattr(self, name)) for name in FIXED}
+        return Architectures(values=values, index=np.asarray(indices, dtype=np.int64))
+
+    def block(self, number: int) -> "Architectures":
+        """The legal combinations of one array, perhaps none."""
+        size = self.combinations // self.blocks
+        found = self.at(np.arange(number * size, (number + 1) * size))
+        return found[legal_combinations(found.values)]
+
     def architectures(self) -> "Architectures":
-        """The legal combinations; `ConfigError` if there is none."""
-        grid = np.meshgrid(*(np.array(getattr(self, name), dtype=np.int64) for name in AXES), indexing="ij")
-        values = {name: axis.ravel() for name, axis in zip(AXES, grid, strict=True)}
-        values["parameter_words"] = np.full_like(values["rows"], self.parameter_words)
-        legal = legal_combinations(values)
+        """All legal combinations at once; `ConfigError` if there is none."""
+        found = self.at(np.arange(self.combinations))
+        legal = legal_combinations(found.values)
         if not legal.any():
             raise ConfigError(f"design space {self.name} must have at least one legal architecture, not none of {legal.size} combinations; see hw/config.py")
-        return Architectures(values={name: value[legal] for name, value in values.items()}, combinations=legal.size)
+        return found[legal]
 
 
 def legal_combinations(values: dict[str, NDArray]) -> NDArray:
-    """[combinations] whether `AcceleratorConfig` accepts each combination of `AXES` and parameter_words, at 8 bits."""
+    """[combinations] whether `AcceleratorConfig` accepts each combination of `AXES` and `FIXED`."""
     legal = np.ones(len(values["rows"]), dtype=bool)
     for group, names in ((Array, ("rows", "cols", "lanes", "acc_depth", "multiplier_stages", "post_lanes")), (Buffers, ("parameter_words",))):
         for name in names:
@@ -95,10 +125,15 @@ def legal_combinations(values: dict[str, NDArray]) -> NDArray:
     legal &= values["parameter_words"] >= MIN_BANK_WORDS * values["post_lanes"]
     legal &= np.isin(values["axi_data_bits"], (32, 64, 128, 256))
     for kind in ("activation", "weight", "output"):
-        size = values[f"{kind}_bank_bytes"]
-        words = size // np.maximum(1, values["lanes"])  # a word is `lanes` bytes
-        legal &= (words * values["lanes"] == size) & _power_of_two(words) & (words >= MIN_BANK_WORDS) & (words <= MAX_BANK_WORDS) & (size >= 64)
+        size, word = values[f"{kind}_bank_bytes"], _word_bytes(values, kind)
+        words = size // np.maximum(1, word)
+        legal &= (word >= 1) & (words * word == size) & _power_of_two(words) & (words >= MIN_BANK_WORDS) & (words <= MAX_BANK_WORDS) & (size >= 64)
     return legal
+
+
+def _word_bytes(values: dict[str, NDArray], kind: str) -> NDArray:
+    """Bytes of a word of a bank: `lanes` values."""
+    return values["lanes"] * values["weight_bits" if kind == "weight" else "activation_bits"] // 8
 
 
 def _power_of_two(values: NDArray) -> NDArray:
@@ -107,22 +142,32 @@ def _power_of_two(values: NDArray) -> NDArray:
 
 @dataclass(frozen=True, kw_only=True)
 class Architectures:
-    """Architectures as arrays [architectures] by the names of `AXES` and parameter_words; `combinations` is how many they were chosen from."""
+    """Architectures as arrays [architectures] by the names of `AXES` and `FIXED`, and their places in the space."""
 
     values: dict[str, NDArray]
-    combinations: int
+    index: NDArray
 
     def __len__(self) -> int:
         return len(self.values["rows"])
 
     def __getitem__(self, chosen) -> "Architectures":
         """Those chosen by a slice, a mask or indices."""
-        return Architectures(values={name: value[chosen] for name, value in self.values.items()}, combinations=self.combinations)
+        return Architectures(values={name: value[chosen] for name, value in self.values.items()}, index=self.index[chosen])
+
+    @property
+    def precision(self) -> str:
+        """a<activation bits>w<weight bits>, the same for all."""
+        return f"a{self.values['activation_bits'][0]}w{self.values['weight_bits'][0]}"
+
+    def by_array(self) -> list[NDArray]:
+        """Indices of those of each array (`ARRAY_AXES`)."""
+        _, array = np.unique(np.stack([self.values[name] for name in ARRAY_AXES], axis=1), axis=0, return_inverse=True)
+        return [np.flatnonzero(array.ravel() == number) for number in range(array.max() + 1)]
 
     def parameters(self) -> dict[str, NDArray]:
         """With the names of `flow.table.PARAMETERS`, what the space does not vary at the default of `hw.config`."""
         v, ones = self.values, np.ones(len(self))
-        words = {f"{kind}_words": v[f"{kind}_bank_bytes"] // v["lanes"] for kind in ("activation", "weight", "output")}
+        words = {f"{kind}_words": v[f"{kind}_bank_bytes"] // _word_bytes(v, kind) for kind in ("activation", "weight", "output")}
         fixed = {name: field.default * ones for group in (Array, Precision, Memory) for name, field in group.model_fields.items() if not field.is_required()}
         return {name: np.asarray((fixed | v | words)[name], dtype=float) for name in PARAMETERS}
 
@@ -138,7 +183,7 @@ class Architectures:
         def pick(kind):
             return kind(**{name: v[name] for name in kind.model_fields if name in v})
 
-        return AcceleratorConfig(version=1, name=self.names()[index], array=pick(Array), buffers=pick(Buffers), memory=pick(Memory))
+        return AcceleratorConfig(version=1, name=self.names()[index], array=pick(Array), precision=pick(Precision), buffers=pick(Buffers), memory=pick(Memory))
 
     def names(self) -> NDArray:
         """[architectures] names that tell all apart, usable as design names."""
@@ -147,10 +192,24 @@ class Architectures:
             ("r", v["rows"]), ("c", v["cols"]), ("l", v["lanes"]), ("_d", v["acc_depth"]), ("s", v["multiplier_stages"]), ("p", v["post_lanes"]),
             ("_a", v["activation_bank_bytes"]), ("w", v["weight_bank_bytes"]), ("o", v["output_bank_bytes"]), ("_x", v["axi_data_bits"]),
         ]  # fmt: skip
+        if np.any(v["activation_bits"] != 8) or np.any(v["weight_bits"] != 8):
+            parts += [("_a", v["activation_bits"]), ("w", v["weight_bits"])]
         name = np.full(len(self), "", dtype=object)
         for letter, value in parts:
             name = name + letter + value.astype(str).astype(object)
         return name
+
+
+def of_config(config: AcceleratorConfig) -> Architectures:
+    """One design; raises `ConfigError` if it differs from the defaults in what a space does not vary."""
+    groups = (config.array, config.precision, config.buffers, config.memory)
+    given = {name: value for group in groups for name, value in dict(group).items()}
+    values = {name: np.array([given[name]], dtype=np.int64) for name in (*AXES, *FIXED)}
+    found = Architectures(values=values, index=np.zeros(1, dtype=np.int64))
+    same = found.config(0).model_copy(update={"name": config.name})
+    if same != config:
+        raise ConfigError(f"design must differ from the defaults of hw.config only in {', '.join((*AXES, *FIXED))}, not in more ({config.name})")
+    return found
 
 
 def load_space(name_or_path: str | Path) -> DesignSpace:

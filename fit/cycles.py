@@ -115,8 +115,10 @@ def dram_times(part: DramPart | None, a: Architecture, l: LoweredLayer, t: Tilin
     return dram_use(part, a, l, t, n, controller)[0]
 
 
-def dram_use(part: DramPart, a: Architecture, l: LoweredLayer, t: Tiling, n: Traffic, controller: DramController | None = None) -> tuple[DramTimes, DramUse]:  # noqa: E741
-    """`DramTimes` and `DramUse` of a layer's traffic. Fields are numbers or arrays that broadcast.
+def dram_use(
+    part: DramPart, a: Architecture, l: LoweredLayer, t: Tiling, n: Traffic, controller: DramController | None = None, *, channels: int = 1  # noqa: E741
+) -> tuple[DramTimes, DramUse]:  # fmt: skip
+    """`DramTimes` and `DramUse` of a layer's traffic over `channels`. Fields are numbers or arrays that broadcast.
 
     A run takes whole DRAM bursts. Runs of one tile lie a row or a plane apart, so that several of them share a page: what
     `hw.dram.dram_transfer` calls a run is all that is read of a page before the next one.
@@ -133,7 +135,8 @@ def dram_use(part: DramPart, a: Architecture, l: LoweredLayer, t: Tiling, n: Tra
     def alone(read=0.0, read_pages=1.0, write=0.0, write_pages=1.0):
         lengths = (np.maximum(size, part.burst_bytes) / np.maximum(pages, 1) for size, pages in ((read, read_pages), (write, write_pages)))
         read_run, write_run = (np.maximum(length, part.burst_bytes) for length in lengths)
-        return dram_transfer(part, read_bytes=read, write_bytes=write, read_run_bytes=read_run, write_run_bytes=write_run, controller=controller)
+        sizes = {"read_bytes": read, "write_bytes": write, "read_run_bytes": read_run, "write_run_bytes": write_run}
+        return dram_transfer(part, **sizes, controller=controller, channels=channels)
 
     reads, read_pages = loads + weights + parameters + n.program_read_bytes, load_pages + n.weight_runs + n.parameter_runs + program_runs
     total = alone(reads, read_pages, stores, store_pages)
@@ -164,9 +167,7 @@ class _Loads(NamedTuple):
 @njit(cache=True)
 def _stores(a: Architecture, l: LoweredLayer, t: Tiling, p: Plan):  # noqa: E741
     """STOREs of a layer: one for every working stripe of every tile."""
-    working = 0
-    for y_tile in range(p.y_tiles):
-        working += stripes(a, l, t, y_tile)[1]
+    working = (p.y_tiles - 1) * a.rows + stripes(a, l, t, p.y_tiles - 1)[1]  # only the last row of tiles may have fewer
     return working * p.x_tiles * p.k_tiles * l.groups * l.images
 
 

@@ -6,12 +6,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
-from made_up import model, space
+from made_up import conditions, model, space
 
 from explore import chunks, commands
+from explore.chunks import Constraints, Job, evaluate_block, read_block
 from explore.cli import cli
-from explore.exploration import FILES, default_cases, explore_all
-from explore.pareto import front, hypervolume
+from explore.evaluate import clock_hz, evaluate, predict_designs, total
+from explore.exploration import FILES, cases_of, default_cases, explore_all
+from explore.pareto import hypervolume
 from explore.points import LAYER_COLUMNS, POINT_COLUMNS, SWEEP_COLUMNS
 from explore.stages import run_stage
 from fit.model import write_model
@@ -33,6 +35,36 @@ def model_path(tmp_path_factory):
 def explored(model_path, tmp_path_factory):
     out = tmp_path_factory.mktemp("explore")
     return explore_all(model_path=model_path, space=SPACE, out=out, workers=1, command="made up"), out
+
+
+@pytest.fixture(scope="module")
+def everything():
+    """Of each case: places in the space [architectures], throughput, efficiency, power, latency [architectures, voltages] and area, one by one."""
+    given, vdd_v = conditions(), SPACE.vdd_v.values()
+    architectures = SPACE.architectures()
+    job = Job(model=None, space=SPACE, cases=default_cases(), dram="lpddr3_1600_x32", mem_clk_hz=8e8, margin=0.1, objective="latency")
+    tasks, repeats = job.tasks()
+    designs = predict_designs(model(), architectures, vdd_v)
+    results = evaluate(model(), architectures, tasks, given, vdd_v, clock_hz(designs, given), np.arange(len(vdd_v)))
+    found = {}
+    for case, times in zip(job.cases, repeats, strict=True):
+        values = total(results, np.flatnonzero(times), times[times > 0]).values
+        latency, energy = values[..., 0], values[..., 2] + values[..., 4] + values[..., 6:11].sum(axis=-1)
+        fits = ~np.isnan(latency[:, 0])
+        latency, energy = latency[fits], energy[fits]
+        found[case.network.name, case.batch] = {
+            "place": architectures.index[fits], "x": case.batch / latency, "y": 2e-9 * case.network.macs * case.batch / energy, "power": energy / latency,
+            "latency": latency, "area": designs.area_um2[fits],
+        }  # fmt: skip
+    return found
+
+
+def beaten(x, y, z=None):
+    """[points] whether another point is at least as good everywhere and better somewhere, by comparing each with each."""
+    axes = [x, y] + ([z] if z is not None else [])
+    at_least = np.all([axis[:, None] >= axis[None] for axis in axes], axis=0)
+    better = np.any([axis[:, None] > axis[None] for axis in axes], axis=0)
+    return (at_least & better).any(axis=0)
 
 
 def read(out):
@@ -57,21 +89,68 @@ def test_files_have_their_columns_and_agree(explored):
     assert (points["throughput_gops"] * 1e9 <= 2 * points[["rows", "cols", "lanes"]].prod(axis=1) * points["freq_hz"]).all()
     assert (points["latency_s_lo"] < points["latency_s"]).all() and (points["efficiency_gops_w_hi"] > points["efficiency_gops_w"]).all()
     assert (points["sram_vdd_v"] == np.maximum(points["vdd_v"], model().sram_voltage_range_v[0])).all()
+    pd.testing.assert_frame_equal(points[points["on_front"] == "yes"].reset_index(drop=True), found.pareto, check_dtype=False)
 
 
-def test_front_and_layers_are_those_of_the_points(explored):
+def test_front_is_that_of_all_points_compared_with_each_other(explored, everything):
     _, out = explored
-    points, pareto, _, layers = read(out)
-    for (network, batch), own in points.groupby(["network", "batch"], sort=False):
-        best = pareto[(pareto["network"] == network) & (pareto["batch"] == batch)].reset_index(drop=True)
-        x, y = own["throughput_ips"].to_numpy(), own["efficiency_gops_w"].to_numpy()
-        beaten = [bool(np.any((x >= i) & (y >= j) & ((x > i) | (y > j)))) for i, j in zip(x, y, strict=True)]
-        assert len(best) == len(set(zip(x[~np.array(beaten)], y[~np.array(beaten)], strict=True)))
-        np.testing.assert_allclose(best["throughput_ips"], x[front(x, y)])
+    _, pareto, _, layers = read(out)
+    names = dict(zip(SPACE.architectures().names(), SPACE.architectures().index, strict=True))
+    for (network, batch), own in everything.items():
+        best = pareto[(pareto["network"] == network) & (pareto["batch"] == batch)]
+        x, y = own["x"].ravel(), own["y"].ravel()
+        expected = sorted({(float(a), float(b)) for a, b in zip(x[~beaten(x, y)], y[~beaten(x, y)], strict=True)})  # of equal ones one is kept
+        np.testing.assert_allclose(sorted(zip(best["throughput_ips"], best["efficiency_gops_w"], strict=True)), expected)
+        places, voltages = np.repeat(own["place"], x.size // len(own["place"])), np.tile(SPACE.vdd_v.values(), len(own["place"]))
+        known = set(zip(places[~beaten(x, y)], voltages[~beaten(x, y)], strict=True))
+        assert {(names[a], v) for a, v in zip(best["architecture"], best["vdd_v"], strict=True)} <= known
         fastest = layers[(layers["network"] == network) & (layers["batch"] == batch) & (layers["choice"] == "fastest")]
-        assert fastest["latency_s"].sum() == pytest.approx(best["latency_s"].iloc[-1])
-        assert fastest["core_energy_j"].sum() == pytest.approx(best["core_energy_j"].iloc[-1])
+        assert (fastest["latency_s"] * fastest["repeats"]).sum() == pytest.approx(best["latency_s"].iloc[-1])
+        assert (fastest["core_energy_j"] * fastest["repeats"]).sum() == pytest.approx(best["core_energy_j"].iloc[-1])
         assert (layers["utilization"] <= 1).all() and fastest["macs"].sum() == (665_784_864 if network == "alexnet_conv" else 724_406_816) * batch
+
+
+def test_front_with_area_is_that_of_all_points(model_path, everything, tmp_path):
+    found = explore_all(model_path=model_path, space=SPACE, out=tmp_path, workers=1, with_area=True)
+    for (network, batch), own in everything.items():
+        best = found.pareto[(found.pareto["network"] == network) & (found.pareto["batch"] == batch)]
+        x, y, z = own["x"].ravel(), own["y"].ravel(), np.repeat(-own["area"], own["x"].shape[1])
+        kept = ~beaten(x, y, z)
+        expected = sorted(set(zip(x[kept], y[kept], z[kept], strict=True)))
+        np.testing.assert_allclose(sorted(zip(best["throughput_ips"], best["efficiency_gops_w"], -best["area_um2"], strict=True)), expected)
+
+
+def test_ties_are_architectures_whose_intervals_reach_the_front(explored):
+    points, pareto, _, _ = read(explored[1])
+    ties = points[points["on_front"] == "tie"]
+    assert len(ties)
+    for tie in ties.itertuples():
+        own = pareto[(pareto["network"] == tie.network) & (pareto["batch"] == tie.batch)]
+        surely = (tie.batch / own["latency_s_hi"] >= tie.batch / tie.latency_s_lo) & (own["efficiency_gops_w_lo"] >= tie.efficiency_gops_w_hi)
+        assert not surely.any() and tie.architecture not in set(own["architecture"])
+
+
+def test_constraints_keep_what_they_allow_and_name_what_removes_the_last(model_path, everything, tmp_path):
+    own = everything["alexnet", 16]
+    limits = {
+        "max_area_mm2": np.median(own["area"]) / 1e6, "max_power_w": np.quantile(own["power"], 0.6), "max_latency_s": np.quantile(own["latency"], 0.6)
+    }  # fmt: skip
+    cases = cases_of(["alexnet"], [16])
+    found = explore_all(model_path=model_path, space=SPACE, out=tmp_path, workers=1, cases=cases, constraints=Constraints(**limits)).pareto
+    x, y, area = own["x"].ravel(), own["y"].ravel(), np.repeat(own["area"], own["x"].shape[1])
+    allowed = (area <= limits["max_area_mm2"] * 1e6) & (own["power"].ravel() <= limits["max_power_w"]) & (own["latency"].ravel() <= limits["max_latency_s"])
+    kept = ~beaten(x[allowed], y[allowed])
+    expected = sorted(set(zip(x[allowed][kept], y[allowed][kept], strict=True)))
+    np.testing.assert_allclose(sorted(zip(found["throughput_ips"], found["efficiency_gops_w"], strict=True)), expected)
+    for change, message in (
+        ({"max_area_mm2": 1e-6}, "max_area_mm2 must leave a candidate for alexnet, batch 16, which 1e-06 does not; raise --max-area-mm2"),
+        ({"max_power_w": float(own["power"].min() * 1.001), "max_latency_s": float(own["latency"].min() * 1.001)}, "max_latency_s must leave a candidate"),
+        ({"max_power_w": 1e-9, "max_latency_s": 1e-9}, "max_power_w must leave a candidate"),
+    ):  # fmt: skip
+        with pytest.raises(ConfigError, match=message):
+            explore_all(model_path=model_path, space=SPACE, out=tmp_path, workers=1, cases=cases, constraints=Constraints(**change))
+    with pytest.raises(ConfigError, match="max_power_w must be above 0, not -1"):
+        Constraints(max_power_w=-1)
 
 
 def test_sweeps_give_the_effectiveness_as_defined(explored):
@@ -89,16 +168,37 @@ def test_sweeps_give_the_effectiveness_as_defined(explored):
         np.testing.assert_allclose(lowered["throughput_ips"], slowed["throughput_ips"])
 
 
+def test_every_effectiveness_is_kept(explored, everything):
+    found, out = explored
+    table, _, dvfs, _ = pd.read_parquet(out / "architectures.parquet"), *read(out)[1:]
+    assert sorted(table["place"]) == sorted(SPACE.architectures().index)
+    for result in found.run["results"]:
+        column = table[f"effectiveness_{result['network']}_b{result['batch']}"]
+        own = everything[result["network"], result["batch"]]
+        assert set(table["place"][column.notna()]) == set(own["place"])
+        top = dvfs[(dvfs["network"] == result["network"]) & (dvfs["batch"] == result["batch"]) & (dvfs["rank"] == 1)]
+        assert column.max() == pytest.approx(top["effectiveness"].iloc[0], rel=1e-5) == pytest.approx(result["highest_effectiveness"], rel=1e-5)
+        least = np.bincount(own["y"].argmax(axis=1), minlength=4) / len(own["y"])
+        assert {f"{v:g}": pytest.approx(share, abs=1e-5) for v, share in zip(SPACE.vdd_v.values(), least, strict=True) if share} == result["least_energy_at_v"]
+
+
+def test_where_raising_the_voltage_stops_paying():
+    """By hand: throughput follows the clock, then a tenth of it, then not at all."""
+    period = 1 / np.array([[1.0, 2.0, 4.0, 8.0]])
+    for throughput, expected in (([1, 2, 4, 8], 4), ([1, 2, 2.05, 2.05], 1), ([1, 1, 1, 1], 0), ([1, 2, 4, 4], 2), ([1, 1.01, 2, 2.01], 2)):
+        assert chunks._stops(np.array([throughput], dtype=float), period) == [expected]
+
+
 def test_what_was_not_evaluated_is_counted(explored):
     found, out = explored
-    run, points = json.loads((out / "run.json").read_text()), read(out)[0]
+    run, table = json.loads((out / "run.json").read_text()), pd.read_parquet(out / "architectures.parquet")
     assert run == found.run
     counts = run["counts"]
-    assert counts["combinations"] == 16 == counts["evaluated"] + sum(counts["not_evaluated"].values())
+    assert counts["combinations"] == 16 == counts["evaluated"] + sum(counts["not_evaluated"].values()) and counts["evaluated"] == len(table)
     for result in run["results"]:
-        own = points[(points["network"] == result["network"]) & (points["batch"] == result["batch"])]
-        assert own["architecture"].nunique() == result["architectures"] == counts["evaluated"] - result["architectures_a_layer_does_not_fit"]
-        assert len(own) == result["points"] == result["architectures"] * 4
+        fitting = table[f"effectiveness_{result['network']}_b{result['batch']}"].notna().sum()
+        assert fitting == result["architectures"] == counts["evaluated"] - result["architectures_a_layer_does_not_fit"]
+        assert result["points"] == result["points_allowed"] == fitting * 4
     assert {(r["network"], r["batch"]) for r in run["results"]} == {(c.network.name, c.batch) for c in default_cases()}
 
 
@@ -108,36 +208,51 @@ def test_same_bytes_twice_and_after_a_kill(explored, model_path, tmp_path, monke
     assert again.run == one.run
     for name in FILES:
         assert (tmp_path / name).read_bytes() == (out / name).read_bytes(), name
-    # A chunk cut short is computed again, a whole one is not.
-    (chunk,) = (tmp_path / "chunks").rglob("*.npz")
+    # A block cut short is computed again, a whole one is not.
+    chunk = next((tmp_path / "chunks").rglob("00001.npz"))
     chunk.write_bytes(chunk.read_bytes()[:1000])
     calls = []
-    evaluate_chunk = chunks.evaluate_chunk
-    monkeypatch.setattr(chunks, "evaluate_chunk", lambda *given: calls.append(given[2]) or evaluate_chunk(*given))
+    monkeypatch.setattr(chunks, "evaluate_block", lambda *given: calls.append(given[1]) or evaluate_block(*given))
     for expected in (1, 1):
         explore_all(model_path=model_path, space=SPACE, out=tmp_path, workers=1, command="made up")
         assert len(calls) == expected
     assert (tmp_path / "pareto.csv").read_bytes() == (out / "pareto.csv").read_bytes()
 
 
-def test_chunks_and_workers_do_not_change_the_result(explored, model_path, tmp_path, monkeypatch):
-    monkeypatch.setattr(chunks, "CHUNK", 5)
-    explore_all(model_path=model_path, space=SPACE, out=tmp_path, workers=2)
-    assert len(list((tmp_path / "chunks").rglob("*.npz"))) > 1
-    pd.testing.assert_frame_equal(read(tmp_path)[0], read(explored[1])[0])
+def test_workers_do_not_change_the_result(explored, model_path, tmp_path):
+    explore_all(model_path=model_path, space=SPACE, out=tmp_path, workers=2, command="made up")
+    for name in FILES:
+        assert (tmp_path / name).read_bytes() == (explored[1] / name).read_bytes(), name
 
 
-def test_convolutions_share_the_layers_of_the_whole():
+def test_blocks_do_not_keep_their_points(model_path, tmp_path):
+    """What a block keeps does not grow with the voltages but for its front."""
+    sizes = []
+    for count in (4, 64):
+        few = space(vdd_v={"low": 0.5, "high": 1.0, "count": count})
+        job = Job(model=model_path, space=few, cases=default_cases(), dram="lpddr3_1600_x32", mem_clk_hz=8e8, margin=0.1, objective="latency")
+        evaluate_block(job, 0, [np.zeros((0, 2))] * 4, tmp_path / "block.npz")
+        block = read_block(tmp_path / "block.npz", chunks.BLOCK)
+        sizes.append(sum(value.nbytes for name, value in block.items() if not name.startswith("front_")))
+    assert sizes[1] - sizes[0] == 60 * 8 * 4 * 3  # three counts a voltage and case
+
+
+def test_layers_alike_are_evaluated_once():
     cases = default_cases()
-    job = chunks.Job(model=None, space=SPACE, cases=cases, dram="lpddr3_1600_x32", mem_clk_hz=8e8, margin=0.1, objective="latency")
-    tasks, of_case = job.tasks()
-    assert [len(indices) for indices in of_case] == [5, 5, 8, 8] and len(tasks) == 16
-    assert of_case[0] == of_case[2][:5] and [t.first for t in tasks].count(True) == 2
+    job = Job(model=None, space=SPACE, cases=cases, dram="lpddr3_1600_x32", mem_clk_hz=8e8, margin=0.1, objective="latency")
+    tasks, repeats = job.tasks()
+    assert repeats.sum(axis=1).tolist() == [5, 5, 8, 8] and len(tasks) == 16 and [t.first for t in tasks].count(True) == 2
     assert cases[0].network.macs == 665_784_864 and load_network("alexnet").macs == 724_406_816
+    job = Job(model=None, space=SPACE, cases=cases_of(["bert_base"], [1]), dram="lpddr3_1600_x32", mem_clk_hz=8e8, margin=0.1, objective="latency")
+    tasks, repeats = job.tasks()
+    assert len(tasks) == 6 and repeats.sum() == 96  # the first projection of the first block may be folded
+    assert sum(t.shape.macs * n for t, n in zip(tasks, repeats[0], strict=True)) == job.cases[0].network.macs
 
 
 def test_what_the_model_does_not_cover_is_refused(model_path, tmp_path):
     for change, error, message in (
+        ({"space": space(back_bias_v=[0.5])}, ModelError, "back_bias_v must include that of the model, 0 V, not only 0.5"),
+        ({"channels": 0}, ConfigError, "channels must be 1 to 16"),
         ({"mem_clk_hz": 1e12}, ModelError, "mem_clk_hz must be at most"),
         ({"space": space(rows=[16], cols=[64])}, ModelError, "must overlap the fitted range"),
         ({"space": space(vdd_v={"low": 0.5, "high": 0.9, "count": 3})}, ConfigError, "vdd_v.high must be the nominal 1 V"),
@@ -155,7 +270,8 @@ def test_command_prints_points_and_json(model_path, tmp_path, monkeypatch):
     import explore.exploration as exploration
 
     monkeypatch.setattr(exploration, "load_space", lambda _: space(rows=[2], lanes=[8]))
-    arguments = ["explore", "--model", str(model_path), "--technology", "synthetic", "--out", str(tmp_path), "--workers", "1"]
+    arguments = ["explore", "--dram", "lpddr2_1066_x32", "--idle-state", "self_refresh"]
+    arguments += [ "--model", str(model_path), "--technology", "synthetic", "--out", str(tmp_path), "--workers", "1"]
     result = CliRunner().invoke(cli, arguments)
     assert result.exit_code == 0, result.output
     assert "alexnet_conv, batch 16" in result.output and "GOPS/W" in result.output and str(tmp_path) in result.output

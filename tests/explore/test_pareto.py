@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from explore.dvfs import at_edge, compare_sweeps
-from explore.pareto import front, hypervolume, hypervolumes
+from explore.pareto import distances, front, front_with_area, hypervolume, hypervolumes
 from hw.errors import ModelError
 
 # Few different values, so that there are ties and equal points.
@@ -27,6 +27,38 @@ def test_hypervolume_is_the_dominated_area(points):
     area = sum(any(x > i and y > j for x, y in points) for i in range(9) for j in range(9))  # unit squares
     x, y = (np.array([v], dtype=float) for v in zip(*points, strict=True))
     assert hypervolume(x[0], y[0]) == pytest.approx(area) and hypervolumes(x, y) == pytest.approx([area])
+
+
+@settings(max_examples=200, derandomize=True, deadline=None)
+@given(st.lists(st.tuples(st.integers(1, 5), st.integers(1, 5), st.integers(1, 5)), min_size=1, max_size=40))
+def test_front_with_area_is_what_brute_force_finds(points):
+    def beats(q, p):
+        return q[0] >= p[0] and q[1] >= p[1] and q[2] <= p[2] and q != p
+
+    expected = {p for p in points if not any(beats(q, p) for q in points)}
+    found = [points[i] for i in front_with_area(*zip(*points, strict=True))]
+    assert set(found) == expected and len(found) == len(expected) and [p[0] for p in found] == sorted(p[0] for p in found)
+
+
+@settings(max_examples=100, derandomize=True, deadline=None)
+@given(POINTS, POINTS)
+def test_a_front_of_fronts_is_the_front_of_all(one, other):
+    parts = [[points[i] for i in front(*zip(*points, strict=True))] for points in (one, other)]
+    joined = parts[0] + parts[1]
+    assert [joined[i] for i in front(*zip(*joined, strict=True))] == sorted({(one + other)[i] for i in front(*zip(*(one + other), strict=True))})
+
+
+@settings(max_examples=100, derandomize=True, deadline=None)
+@given(POINTS, st.tuples(st.integers(1, 12), st.integers(1, 12)))
+def test_distance_is_how_far_a_point_must_grow_to_leave_the_dominated_area(points, point):
+    best = np.array([points[i] for i in front(*zip(*points, strict=True))], dtype=float)
+    x, y = np.array([[point[0]], [point[1]]], dtype=float)
+    (found,) = distances(x, y, best[:, 0].copy(), best[:, 1].copy())
+
+    def dominated(factor):
+        return np.any((best[:, 0] > x * factor) & (best[:, 1] > y * factor))
+
+    assert not dominated(np.exp(found) * (1 + 1e-9)) and (found == 0 or dominated(np.exp(found) * (1 - 1e-9)))
 
 
 def test_points_that_are_not_numbers_are_refused():

@@ -30,7 +30,7 @@ def point(network, batch, vdd_v, architecture="r4c8l8_d16s1p1", slower=1.0):
     dram = {f"dram_{name}_energy_j": e[f"DRAM {part}"] for name, part in names.items()}
     gops_w = 1.45 * batch / total_j
     row = {
-        "points_version": 1, "network": network, "batch": batch, "precision": "a8w8", "technology": "fdsoi28p", "dram": "lpddr3_1600_x32",
+        "points_version": 2, "network": network, "batch": batch, "precision": "a8w8", "technology": "fdsoi28p", "dram": "lpddr3_1600_x32",
         "architecture": architecture, "rows": 4, "cols": 8, "lanes": 8, "acc_depth": 16, "multiplier_stages": 1, "post_lanes": 1,
         "activation_bank_bytes": 32768, "weight_bank_bytes": 16384, "output_bank_bytes": 2048, "axi_data_bits": 64, "process": "tt", "vdd_v": vdd_v,
         "back_bias_v": 0.0, "temperature_c": 25.0, "sram_vdd_v": max(vdd_v, 0.6), "freq_hz": freq_hz, "mem_clk_hz": 4e8, "margin": 0.1,
@@ -38,14 +38,14 @@ def point(network, batch, vdd_v, architecture="r4c8l8_d16s1p1", slower=1.0):
         "throughput_gops": 1.45 * batch / latency_s, "efficiency_gops_w": gops_w, "efficiency_gops_w_lo": 0.9 * gops_w, "efficiency_gops_w_hi": 1.1 * gops_w,
         "core_efficiency_gops_w": 4 * gops_w, "power_w": total_j / latency_s, "core_energy_j": e["core dynamic"] + e["core leakage"],
         "core_leakage_energy_j": e["core leakage"], "memory_side_energy_j": e["memory side"], "dram_energy_j": sum(dram.values()), **dram,
-        "area_um2": 1.25e6, "dram_read_bytes": 6e7, "dram_write_bytes": 1e6, "bound": "dram", "provisional": True,
+        "area_um2": 1.25e6, "dram_read_bytes": 6e7, "dram_write_bytes": 1e6, "on_front": "yes", "bound": "dram", "provisional": True,
     }  # fmt: skip
     return {name: row[name] for name in POINT_COLUMNS}
 
 
 def layer(network, batch, name, latency_s, bound):
     row = dict.fromkeys(LAYER_COLUMNS, 1.0) | {
-        "network": network, "batch": batch, "choice": "balanced", "architecture": "r4c8l8_d16s1p1", "vdd_v": 0.7, "layer": name, "order": "weights",
+        "network": network, "batch": batch, "dram": "lpddr3_1600_x32", "choice": "balanced", "architecture": "r4c8l8_d16s1p1", "vdd_v": 0.7, "layer": name, "order": "weights",
         "latency_s": latency_s, "bound": bound,
     }  # fmt: skip
     return {name: row[name] for name in LAYER_COLUMNS}
@@ -227,7 +227,7 @@ def edit(path, change):
         (lambda d: edit(d / "dvfs.csv", lambda f: f.drop(columns="effectiveness")), "columns must include effectiveness, not lack it"),
         (lambda d: edit(d / "pareto.csv", lambda f: f.assign(power_w=float("nan"))), "values of power_w must be finite numbers"),
         (lambda d: edit(d / "pareto.csv", lambda f: f.assign(freq_hz=float("inf"))), "values of freq_hz must be finite numbers"),
-        (lambda d: edit(d / "pareto.csv", lambda f: f.assign(points_version=2)), "points_version must be 1, not 2"),
+        (lambda d: edit(d / "pareto.csv", lambda f: f.assign(points_version=3)), "points_version must be 2, not 3"),
         (lambda d: edit(d / "pareto.csv", lambda f: f.assign(dram_phy_energy_j=f["dram_phy_energy_j"] * 1.5)), "parts of the energy must add up to"),
         (lambda d: edit(d / "pareto.csv", lambda f: f.iloc[:0]), "table must have rows, not be empty"),
         (lambda d: edit(d / "dvfs.csv", lambda f: f[f["batch"] != 16]), "dvfs.csv must have a DVFS sweep of each case, not none of alexnet, batch 16"),
