@@ -89,11 +89,10 @@ def run_plan(config: AcceleratorConfig, table: LayerTable, plan: Plan, transitio
 
     The clock periods are those of the plan in whole picoseconds. Before the first layer the clock is that of its point.
     """
-    from hw.operating_points import OperatingPoint, with_operating_points
-
     from hw.compiler import compile_network
     from hw.emit import emit
     from hw.golden import activations, random_layer
+    from hw.operating_points import OperatingPoint, with_operating_points
     from hw.sim.network import Workload, run_workload
     from hw.sim.run import build
     from hw.tools import BUILD_DIR
