@@ -5,11 +5,11 @@ VF     := $(VENV)/bin/voltfront
 CONFIG ?= small
 OUT    ?= build/rtl/$(basename $(notdir $(CONFIG)))
 
-.PHONY: help setup run rtl sim cells characterize fit explore report figure test verify lint bench clean
+.PHONY: help setup run rtl sim cells characterize characterize-full tables check-tables fit explore report figure test verify lint bench clean
 .DEFAULT_GOAL := help
 
 help:          ## this list
-	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' Makefile
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-18s %s\n", $$1, $$2}' Makefile
 
 setup: $(VENV)/ready  ## make .venv, install what is missing (done by the other targets when needed)
 
@@ -30,6 +30,15 @@ cells: setup   ## characterize the fdsoi28p cells with ngspice (regenerates the 
 
 characterize: setup  ## simulate, synthesize, time and measure the calibration set
 	$(VF) characterize
+
+characterize-full: setup  ## the full calibration set, resumable: hours; results go to flow/tables, to be committed
+	$(VF) characterize --plan full --shards flow/tables
+
+tables: setup  ## build/tables from the results that ship with the project
+	$(VF) tables
+
+check-tables: setup  ## whether the results that ship still fit the RTL and the technology
+	$(VF) tables --check
 
 fit: setup     ## fit the model on the measured tables
 	$(VF) fit

@@ -10,7 +10,7 @@ from hw.errors import VoltfrontError
 
 _COMMANDS = {
     "rtl": "hw.cli", "compile": "hw.cli", "simulate": "hw.cli", "cells": "flow.cli",
-    "technology": "flow.cli", "characterize": "flow.cli", "doctor": "flow.cli",
+    "technology": "flow.cli", "characterize": "flow.cli", "tables": "flow.cli", "placement": "flow.cli", "doctor": "flow.cli",
     "fit": "fit.cli", "explore": "explore.commands", "schedule": "explore.commands", "report": "explore.commands", "run": "explore.commands",
 }  # fmt: skip
 """Which module holds each command. Modules are imported only when their command is used, so that `--help` is quick."""

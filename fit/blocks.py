@@ -148,6 +148,11 @@ BLOCKS = {
             idle=("one", "beat"), delay=("one", "beat_depth"),
         ),
         Block(name="axi_lite", domain="memory", parameters=(), area=("one",), energy=("one",), idle=("one",), delay=("one",)),
+        # Multiplexers, wires and the clock trees' trunk between the blocks; its paths are those of the whole design.
+        Block(
+            name="glue", domain="core", parameters=("rows", "cols", "lanes", "activation_bits"), area=("row_words", "one", "broadcast"),
+            energy=("row_words", "one", "broadcast"), idle=("row_words", "one", "broadcast"), delay=("one",),
+        ),
         Block(name="synchronizer", domain="core", parameters=(), area=("one",), energy=("one",), idle=("one",), delay=("one",)),
         Block(
             name="two_clock_fifo", domain="core", parameters=("words", "bits"), area=("storage", "one", "word"), energy=("word", "one", "storage"),

@@ -84,6 +84,7 @@ def uses(p: Parameters) -> Iterator[Use]:
     yield use("sequencer", 1, {"instruction": ("instructions", 1)})
     yield use("registers", 1, {})
     yield use("synchronizer", 2, {})
+    yield use("glue", 1, {})
     yield use("memory_read", 1, {"beat": ("read_beats", 1)})
     yield use("memory_write", 1, {"beat": ("write_beats", 1)})
     yield use("axi_lite", 1, {})

@@ -1,88 +1,108 @@
-"""The campaign: every design of a plan through simulation, synthesis, timing and power, into the tables.
+"""The campaign: every design of a plan through simulation, synthesis, placement, timing and power, one shard a design.
 
-Every stage of every design is a cached step, so a second run resumes where the first one ended. Designs are independent
-tasks; rows come out in the order of the plan whatever the number of workers.
+Every stage of every design is a cached step and every finished design a shard, so a second run resumes where the first one ended,
+however that was. Designs are independent tasks of a dask cluster: one of this machine by default, any other by its address.
+Rows come out in the order of the plan, the same on any number of workers.
 """
 
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
-from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
-from dataclasses import dataclass
-from multiprocessing import get_context
+from collections.abc import Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
-import pandas as pd
 from tqdm import tqdm
 
-from flow.cache import DEFAULT_CACHE, file_hash
+from flow.cache import DEFAULT_CACHE
 from flow.corner import Corner
-from flow.measure import Trace, characterized, design_rows, sampled_instances
+from flow.mapped_design import characterized, sampled_instances
+from flow.measure import Trace, design_rows
 from flow.plan import Plan, Run, Window
+from flow.shards import SUFFIX, Shard, assemble, read_shard, shard_inputs, stale_inputs, write_shard
 from flow.simulation import DRAM_PART, TRACE_MARGIN_CYCLES, Rtl, RunResult, emit_rtl, simulate_window
 from flow.sram import load_sram_technology
-from flow.table import CORNER_COLUMNS, CYCLE_COLUMNS, PATH_COLUMNS, TABLE_VERSION, Provenance, parameters_of, write_table
+from flow.table import CYCLE_COLUMNS, TABLE_VERSION, parameters_of
 from flow.tech import Technology
 from flow.tools import TOOLS, tool_version
 from hw.config import AcceleratorConfig
 from hw.dram import load_dram_part
-from hw.errors import ConfigError
+from hw.errors import ConfigError, ToolError
 
 TABLES = Path("build/tables")
+SHARDS = Path("build/shards")
 ACTIVITY_PERIOD_PS = 2000
 """Core clock period of the activity runs; the toggles per cycle hardly depend on it, the share of stalled cycles does."""
 MEM_PERIOD_PS = 1250
 _TAIL_CYCLES = 8
-
-
-@dataclass(frozen=True, kw_only=True)
-class DesignTables:
-    """What one design adds to the tables."""
-
-    corners: list[dict]
-    paths: list[dict]
-    cycles: list[dict]
-    rtl_hash: str
+_LOSSES = 2
+"""How often a design is tried again elsewhere when its worker is lost; one that fails is not tried again."""
 
 
 def characterize(
-    plan: Plan, technology: Technology, *, tables: Path = TABLES, cache: Path = DEFAULT_CACHE, workers: int | None = None, command: str = ""
-) -> tuple[Path, Path]:
-    """Measure all designs of `plan`; writes and returns `<tables>/<technology>/corners.csv` and `<tables>/cycles.csv`. Beside the former lies `paths.csv`."""
-    corners = table_corners(technology)
-    designs = plan.all_designs()
-    results: dict[str, DesignTables] = {}
-    # Fresh processes: the cocotb and numba run-times do not like to be forked.
-    with ProcessPoolExecutor(max_workers=workers or os.cpu_count() or 1, mp_context=get_context("spawn")) as pool:
-        futures = {pool.submit(measure_design, design, plan, technology, corners, cache): design.name for design in designs}
+    plan: Plan, technology: Technology, *, tables: Path = TABLES, shards: Path = SHARDS, cache: Path = DEFAULT_CACHE, workers: int | None = None,
+    scheduler: str | None = None, command: str = "",
+) -> tuple[Path, Path]:  # fmt: skip
+    """Measure all designs of `plan` whose shard in `<shards>/<technology>` is missing or stale, and assemble the tables.
+
+    `scheduler` is the address of a dask scheduler whose workers have this project installed; by default `workers` processes of this
+    machine do the work. Returns the paths of `<tables>/<technology>/corners.csv` and `<tables>/cycles.csv`. The first design that fails
+    ends the campaign with its error; what is finished by then is kept.
+    """
+    from distributed import as_completed
+
+    corners, folder, designs = table_corners(technology), shards / technology.name, plan.all_designs()
+    with _cluster(workers, scheduler) as client:
+        futures = {}
+        for design in designs:
+            known = _known_inputs(folder / f"{design.name}{SUFFIX}")
+            task = client.submit(
+                measure_shard, design, plan, technology, corners, Path(cache), known, command, pure=False, key=f"design-{design.name}"
+            )
+            futures[task] = design.name
+        with tqdm(total=len(futures), desc="characterize", unit="design", file=sys.stderr, disable=None, mininterval=5) as bar:
+            for done in as_completed(list(futures)):
+                shard = _result(done, futures[done])
+                if shard is not None:
+                    write_shard(shard, folder)
+                bar.update()
+                if bar.disable:
+                    print(f"characterize: {futures[done]} {'measured' if shard else 'is fresh'}", file=sys.stderr, flush=True)
+                done.release()
+    return assemble([read_shard(folder / f"{design.name}{SUFFIX}") for design in designs], technology=technology.name, tables=tables)
+
+
+@contextmanager
+def _cluster(workers: int | None, scheduler: str | None):
+    """A client of the named scheduler, or of a cluster of processes on this machine. One task a worker at a time: the tools take the processor."""
+    import dask
+    from distributed import Client, LocalCluster
+
+    # A design takes minutes inside external tools, during which a worker answers late.
+    dask.config.set({"distributed.comm.timeouts.connect": "60s", "distributed.worker.daemon": False, "distributed.scheduler.allowed-failures": _LOSSES})
+    if scheduler is not None:
         try:
-            with tqdm(total=len(futures), desc="characterize", unit="design", file=sys.stderr, disable=None, mininterval=5) as bar:
-                pending = set(futures)
-                while pending:
-                    done, pending = wait(pending, timeout=5, return_when=FIRST_EXCEPTION)
-                    for future in done:
-                        results[futures[future]] = future.result()
-                        bar.update()
-                        if bar.disable:
-                            print(f"characterize: {len(results)} of {len(futures)} designs ({futures[future]})", file=sys.stderr, flush=True)
-        except BaseException:
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
-    ordered = [results[design.name] for design in designs]
-    provenance = Provenance(
-        commit=source_commit(),
-        command=command,
-        tools={name: tool_version(name) for name in TOOLS},
-        inputs={f"rtl:{d.name}": t.rtl_hash for d, t in zip(designs, ordered, strict=True)}
-        | {f"liberty:{Path(p).name}": file_hash(Path(p)) for corner in technology.corners for p in corner.liberty},
-    )
-    corner_path, cycle_path = tables / technology.name / "corners.csv", tables / "cycles.csv"
-    path_path = corner_path.with_name("paths.csv")
-    write_table(pd.DataFrame([row for t in ordered for row in t.paths], columns=list(PATH_COLUMNS)), PATH_COLUMNS, path_path, provenance)
-    write_table(pd.DataFrame([row for t in ordered for row in t.corners], columns=list(CORNER_COLUMNS)), CORNER_COLUMNS, corner_path, provenance)
-    write_table(pd.DataFrame([row for t in ordered for row in t.cycles], columns=list(CYCLE_COLUMNS)), CYCLE_COLUMNS, cycle_path, provenance)
-    return corner_path, cycle_path
+            client = Client(scheduler, timeout="30s")
+        except (OSError, TimeoutError, ValueError) as error:
+            raise ConfigError(f"scheduler must be the address of a running dask scheduler, not {scheduler!r} ({error}); start `dask scheduler`") from None
+        with client:
+            yield client
+        return
+    count = workers or os.cpu_count() or 1
+    with LocalCluster(
+        n_workers=count, threads_per_worker=1, processes=True, dashboard_address=None, memory_limit=0, silence_logs="ERROR", local_directory="build/dask"
+    ) as cluster, Client(cluster) as client:
+        yield client
+
+
+def _result(done, name: str) -> Shard | None:
+    """What a finished task returned; its own error if it failed, and one that names the design if its worker was lost too often."""
+    from distributed import KilledWorker
+
+    try:
+        return done.result()
+    except KilledWorker as error:
+        raise ToolError(f"workers must finish design {name}, not be lost {_LOSSES + 1} times ({error}); look for a lack of memory") from None
 
 
 def table_corners(technology: Technology) -> tuple[Corner, ...]:
@@ -93,18 +113,48 @@ def table_corners(technology: Technology) -> tuple[Corner, ...]:
     return tuple(known.at_sram(max(known.vdd_v, lowest_v)) for known in technology.corners if known.measure)
 
 
-def measure_design(config: AcceleratorConfig, plan: Plan, technology: Technology, corners: Sequence[Corner], cache: Path) -> DesignTables:
-    """One design through all stages."""
+def measure_shard(
+    config: AcceleratorConfig, plan: Plan, technology: Technology, corners: Sequence[Corner], cache: Path, known: Mapping[str, str], command: str = ""
+) -> Shard | None:
+    """One design through all stages; None if it has a shard that was measured on the same inputs, which are then `known`."""
     rtl = emit_rtl(config, cache=cache)
+    inputs = shard_inputs(config, plan, technology, rtl.content_hash)
+    if inputs == known:
+        return None
     cycles = [_cycle_row(config, run, simulate_window(config, run, cache=cache)) for run in plan.runs]
     traces = [_trace(config, rtl, window, plan, cache) for window in plan.activity]
-    rows, paths = design_rows(config, rtl, traces, technology=technology, corners=corners, instances=plan.instances, cache=cache)
-    return DesignTables(corners=rows, paths=paths, cycles=cycles, rtl_hash=rtl.content_hash)
+    rows, paths = design_rows(config, rtl, traces, technology=technology, corners=corners, instances=plan.instances, layouts=plan.layouts, cache=cache)
+    tools = {name: tool_version(name) for name in TOOLS}
+    return Shard(design=config.name, corners=rows, paths=paths, cycles=cycles, commit=source_commit(), command=command, tools=tools, inputs=inputs)
+
+
+def _known_inputs(path: Path) -> dict[str, str]:
+    """What the shard at `path` was measured on; nothing if there is none, or a broken one."""
+    try:
+        return read_shard(path).inputs
+    except ConfigError:
+        return {}
+
+
+def stale_shards(plan: Plan, technology: Technology, folder: Path, *, cache: Path = DEFAULT_CACHE) -> dict[str, tuple[str, ...]]:
+    """The designs of `plan` whose shard in `<folder>/<technology>` is missing or stale, each with the inputs that changed (none: no shard)."""
+    found = {}
+    for design in plan.all_designs():
+        path = folder / technology.name / f"{design.name}{SUFFIX}"
+        if not path.is_file():
+            found[design.name] = ()
+            continue
+        shard = read_shard(path)
+        inputs = shard_inputs(design, plan, technology, emit_rtl(design, cache=cache).content_hash)
+        if changed := stale_inputs(shard, inputs):
+            found[design.name] = changed
+    return found
 
 
 def _trace(config: AcceleratorConfig, rtl: Rtl, window: Window, plan: Plan, cache: Path) -> Trace:
     """A recording of the last cycles of a window, which hold computing, draining and storing."""
-    run = Run(window=window, core_period_ps=ACTIVITY_PERIOD_PS, mem_period_ps=MEM_PERIOD_PS)
+    mem_period_ps = window.mem_period_ps or MEM_PERIOD_PS
+    run = Run(window=window, core_period_ps=ACTIVITY_PERIOD_PS, mem_period_ps=mem_period_ps)
     total = simulate_window(config, run, cache=cache).events["core_cycles"]
     wanted = plan.activity_cycles + TRACE_MARGIN_CYCLES
     first = max(1, total - wanted - _TAIL_CYCLES)
@@ -112,11 +162,13 @@ def _trace(config: AcceleratorConfig, rtl: Rtl, window: Window, plan: Plan, cach
     blocks = characterized(rtl.blocks)
     sampled = {scope for block in blocks if block.name in ("pe", "pe_row") for scope in sampled_instances(block, plan.instances)}
     whole = {scope for block in blocks if block.name not in ("pe", "pe_row") for scope in block.instances}
-    scopes = {"": 1} | dict.fromkeys(sampled | whole, 4)
+    # The top is replayed with the ports of everything in it.
+    ports = {scope for block in (*blocks, *rtl.macros) if getattr(block, "name", "") != "pe" for scope in block.instances}
+    scopes = {"": 1} | dict.fromkeys(ports, 1) | dict.fromkeys(sampled | whole, 4)
     traced = simulate_window(config, run, trace_window=(first, last), scopes=tuple(sorted(scopes.items())), cache=cache)
     held = last - first - 2
     return Trace(
-        path=traced.trace, workload=window.name, batch=window.batch, core_cycles=held, mem_cycles=held * ACTIVITY_PERIOD_PS // MEM_PERIOD_PS - 2
+        path=traced.trace, workload=window.name, batch=window.batch, core_cycles=held, mem_cycles=held * ACTIVITY_PERIOD_PS // mem_period_ps - 2
     )
 
 

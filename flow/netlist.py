@@ -236,7 +236,7 @@ class ClockNetwork:
     """What the clocks reach without passing a flop.
 
     `cells` [n] are those cells in levelized order (buffers, gates, clock gates, latches and logic that follows a clock);
-    `nets` [netlist.nets] marks the nets on the way from a clock port to a flop, latch or clock gate.
+    `nets` [netlist.nets] marks the nets on the way from a clock port to a flop, latch, clock gate or black box.
     """
 
     ports: tuple[str, ...]
@@ -271,6 +271,9 @@ def clock_network(netlist: Netlist, clocks: Collection[str]) -> ClockNetwork:
         if not np.all(reached[inputs[list(logic.clock_inputs)]]):
             raise ToolError(f"every flop must be clocked from {', '.join(clocks)}, not {netlist.cell_names[cell]} from elsewhere ({where}); state every clock")
         clocking[inputs[list(logic.clock_inputs)]] = True
+    for port in netlist.ports.values():
+        if not port.is_source and "/" in port.name:  # what follows a clock into a black box clocks what is inside
+            clocking[port.nets] |= reached[port.nets]
     for cell in reversed(cells):
         logic, inputs, outputs = inputs_and_outputs(cell)
         if logic.kind in ("latch", "clock_gate") or np.any(clocking[outputs]):

@@ -25,11 +25,14 @@ class Window(Settings):
     rows: int = Field(1, ge=1)
     blocks: int = Field(2, ge=1)
     batch: int = Field(1, ge=1)
+    mem_period_ps: int | None = Field(None, ge=100)
+    """Memory clock period of the activity run, if not the usual one: a slow memory side shows how a starved machine moves."""
 
     @property
     def name(self) -> str:
         """As it stands in the tables."""
-        return f"{self.network}.{self.layer}[rows={self.rows}/row,blocks={self.blocks},batch={self.batch}]"
+        slow = f",mem_period_ps={self.mem_period_ps}" if self.mem_period_ps else ""
+        return f"{self.network}.{self.layer}[rows={self.rows}/row,blocks={self.blocks},batch={self.batch}{slow}]"
 
     def shape(self, config: AcceleratorConfig) -> LayerShape:
         """The layer that is simulated on this design."""
@@ -48,7 +51,7 @@ class Run(Settings):
 
 
 class Plan(Settings):
-    """Designs to measure. `designs` calibrate; those named in `held_out` (of `hw/designs`) only validate."""
+    """Designs to measure. Those of `designs` calibrate, except those named in `held_out`, which only validate, as do others of `hw/designs` named there."""
 
     version: Literal[1]
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
@@ -60,18 +63,21 @@ class Plan(Settings):
     instances: int = Field(ge=2, le=64)
     """Instances of each module that are replayed at most."""
     runs: list[Run] = Field(min_length=1)
+    layouts: list[Literal["fanout", "placed"]] = Field(default=["fanout", "placed"], min_length=1)
+    """Wires expected from the fan-out, wires of a placement, or both beside one another."""
 
     @model_validator(mode="after")
     def _check(self):
-        names = [design.name for design in self.designs] + self.held_out
+        names = [design.name for design in self.all_designs()]
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"such that every design stands once ({name} stands twice)")
         return self
 
     def all_designs(self) -> list[AcceleratorConfig]:
-        """Those that calibrate, then those that validate."""
-        return self.designs + [load_design(name) for name in self.held_out]
+        """All that are measured: `designs`, then those of `hw/designs`."""
+        own = {design.name for design in self.designs}
+        return self.designs + [load_design(name) for name in self.held_out if name not in own]
 
 
 def load_plan(name_or_path: str | Path) -> Plan:

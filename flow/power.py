@@ -31,7 +31,7 @@ class PowerResult:
     gates included), the others all the rest. `internal_by_class_j` and `leakage_by_class_w` split by class of cell
     (combinational, flop, latch, clock_gate, clock_buffer), `switching_by_net_j` by net group (clock, input, data; input
     nets come from outside the block and are charged here for the pins and wire inside). Their sums are the totals.
-    `extrapolated_fraction` is the share of edges whose energy lies outside its table, `slew_extrapolated_fraction` that
+    `extrapolated_fraction` is the share of edges whose energy lies beyond its table, `slew_extrapolated_fraction` that
     of slew look-ups, `uncovered_fraction` the share of output moves whose cause has no table. Black boxes are not in.
     """
 
@@ -73,26 +73,29 @@ class PowerModel:
     """A netlist at one corner: the energy of everything that can happen in it. One model serves any number of profiles.
 
     `wire_cap_f` is the wire capacitance of each net: a number, an array [nets] or a function of the netlist. `output_load_f`
-    loads each output port and each input of a black box. `input_slew_s` and `clock_slew_s` are the slews of the input and clock ports, between the
-    library's slew thresholds. Slews are the slowest of each net's arcs, as in static timing. The netlist has no clock tree yet: with
-    `clock_tree`, every clock edge is taken as at least as sharp as the clock port's, as a tree would keep it.
+    loads each output port and each input of a black box. `outside_load_f`, a number or [nets], loads nets too, but belongs to
+    other blocks: it slows edges down, and its energy is charged there. `input_slew_s` and `clock_slew_s` are the slews of the
+    input and clock ports, between the library's slew thresholds. Slews are the slowest of each net's arcs, as in static timing.
+    With `clock_tree`, for a netlist that has none yet, every clock edge is taken as at least as sharp as the clock port's, as
+    a tree would keep it.
     """
 
     def __init__(
         self, netlist: Netlist, library: Library, *, clocks: Sequence[str], input_slew_s: float, clock_slew_s: float, output_load_f: float,
-        wire_cap_f: WireCap = 0.0, clock_tree: bool = True,
+        wire_cap_f: WireCap = 0.0, outside_load_f: float | np.ndarray = 0.0, clock_tree: bool = True,
     ):  # fmt: skip
         missing = [t.name for t in netlist.types if t.name not in library.cells]
         if missing:
             raise ToolError(f"library {library.name} must hold the cells {', '.join(missing)} of netlist {netlist.name}; use one library family")
         self.netlist, self.library = netlist, library
         self.network = clock_network(netlist, clocks)
-        self.load_f = self._loads(output_load_f, wire_cap_f)
+        own_load_f = self._loads(output_load_f, wire_cap_f)
+        self.load_f = own_load_f + np.broadcast_to(outside_load_f, netlist.nets)[:, None]
         self.slew_s, self.slew_extrapolated_fraction = self._slews(clocks, input_slew_s, clock_slew_s, clock_tree)
         self.edge_j, self.edge_outside, self.arc_j, self.arc_outside, self.arc_uncovered = self._energies()
         per_type = [leakage_by_state(library.cells[t.name], t) for t in netlist.types]
         self.state_leakage_w = np.concatenate([np.zeros(0), *(per_type[k] for k in netlist.cell_type)])
-        self.net_j = 0.5 * self.load_f[:, RISE] * library.vdd_v**2
+        self.net_j = 0.5 * own_load_f[:, RISE] * library.vdd_v**2
 
     def _loads(self, output_load_f: float, wire_cap_f: WireCap) -> np.ndarray:
         """Capacitance [nets, fall and rise] against each edge: input pins, wire, and the load outside of output ports."""
@@ -143,6 +146,24 @@ class PowerModel:
             found += [energy, outside]
         bare = np.concatenate([np.zeros(0, dtype=bool), *(uncovered[k].ravel() for k in netlist.cell_type)])
         return (*found, bare)
+
+    def clock_latency_s(self) -> float:
+        """Longest delay from a clock port through buffers and clock gates to a flop or black box, rising edges, without the wires' own resistance."""
+        netlist, library = self.netlist, self.library
+        arrival = np.full(netlist.nets, np.nan)
+        for name in self.network.ports:
+            arrival[netlist.ports[name].nets] = 0.0
+        for cell in self.network.cells.tolist():
+            logic = netlist.types[netlist.cell_type[cell]]
+            pins = netlist.pin_net[netlist.pin_start[cell] : netlist.pin_start[cell + 1]]
+            for o, output in enumerate(logic.outputs):
+                net = pins[len(logic.inputs) + o]
+                for arc in library.cells[logic.name].pins[output].timing:
+                    for before in (pins[logic.inputs.index(pin)] for pin in arc.related_pins if pin in logic.inputs):
+                        if arc.delay_rise_s is not None and self.network.nets[net] and not np.isnan(arrival[before]):
+                            delay_s = float(arc.delay_rise_s.at(slew_s=self.slew_s[before, RISE], load_f=self.load_f[net, RISE], extrapolate=True))
+                            arrival[net] = np.nanmax([arrival[net], arrival[before] + delay_s])
+        return float(np.nanmax(arrival[self.network.nets], initial=0.0))
 
     def _per_cell(self, values: Sequence[int]) -> np.ndarray:
         return np.array(values, dtype=np.int64)[self.netlist.cell_type] if self.netlist.cells else np.zeros(0, dtype=np.int64)

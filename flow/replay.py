@@ -131,11 +131,11 @@ class Replayer:
         """An initial state: known registers as given; the others all 0, all 1, or random, by `seed`."""
         netlist, cells = self.netlist, self.netlist.cells
         guess = np.random.default_rng(seed).integers(0, 2, cells) if seed > 1 else np.full(cells, seed)
-        for cell, bit in self._known_registers(registers).items():
+        for cell, bit in self.known_registers(registers).items():
             guess[cell] = bit
         return memory(self.structure, netlist.nets, CONST1, guess)
 
-    def _known_registers(self, registers: Mapping[str, int]) -> dict[int, int]:
+    def known_registers(self, registers: Mapping[str, int]) -> dict[int, int]:
         """The stored bit of each flop whose value follows from named nets, also through inverters and buffers behind it."""
         if not registers:
             return {}

@@ -1,6 +1,6 @@
 """Static timing of mapped netlists with OpenSTA, one process per corner.
 
-The clock is ideal: no tree, no skew, sharp edges. Wires are those expected before placement
+The clock is ideal: no skew, sharp edges. Wires are those of a placement (SPEF), or those expected before it
 (`flow.tech.wire_capacitance_f`), as capacitance only. Inputs are driven by the technology's buffer,
 outputs carry four inverters.
 
@@ -116,6 +116,7 @@ def time_design(
     corners: Sequence[Corner],
     clocks: Sequence[str],
     macro_liberty: Mapping[Corner, Sequence[Path]] | None = None,
+    spef: Path | None = None,
     groups: Sequence[tuple[str, str]] = (),
     timeout_s: float = 900.0,
     jobs: int | None = None,
@@ -126,8 +127,9 @@ def time_design(
     `netlists` are the mapped Verilog files of the module and of all modules below it: one file for a
     block, all of them for a whole design. `clocks` names its clock ports; several are asynchronous to one
     another. `macro_liberty` gives the Liberty files of SRAM macros for each corner, made for the corner's
-    `sram_vdd_v`. `groups` are (pattern of hierarchical pin names, as of Tcl's `string match`; name of the group): a register is in
-    the first one that it matches, else in `OTHER_GROUP`. `jobs` corners run at a time (default: one per processor).
+    `sram_vdd_v`. `spef` holds the wires, with the names of `netlists`. `groups` are (pattern of hierarchical pin names, as of
+    Tcl's `string match`; name of the group): a register is in the first one that it matches, else in `OTHER_GROUP`.
+    `jobs` corners run at a time (default: one per processor).
 
     Raises `ConfigError` for a corner without Liberty or an unknown clock port, `ToolError` if OpenSTA
     fails, an instance has no definition, a register has no clock, or paths do not take a whole period.
@@ -147,6 +149,7 @@ def time_design(
             macros=tuple(plain_liberty(path, vdd_v=corner.sram_vdd_v, temperature_c=corner.temperature_c, cache=cache) for path in macros),
             cells=technology.cells,
             wire=technology.wire,
+            spef=spef,
             groups=tuple(groups),
             timeout_s=timeout_s,
         )
@@ -162,10 +165,11 @@ def time_design(
 
 
 # OpenSTA says most of what is wrong in a warning, and exits with 0 even after an error.
-_ERRORS = (r"\bError:", r"Creating black box", r"Warning: (port|pin|instance|cell|clock|net|liberty cell) .*not found", r"unclocked", r"combinational loop")
+_ERRORS = (r"\bError:", r"Creating black box", r"Warning: (port|pin|instance|cell|clock|net|liberty cell) .*not found", r"unclocked", r"combinational loop",
+           r"Warning: \S+, line \d+ .*not found")  # fmt: skip
 
 
-@step(version=1, tools=("sta",), modules=(tech,))
+@step(version=2, tools=("sta",), modules=(tech,))
 def _time(
     folder: Path,
     *,
@@ -176,6 +180,7 @@ def _time(
     macros: tuple[Path, ...],
     cells: CellRoles,
     wire: WireModel,
+    spef: Path | None,
     groups: tuple[tuple[str, str], ...],
     timeout_s: float,
 ) -> tuple[tuple[ClockTiming, ...], int, tuple[GroupPath, ...]]:
@@ -191,6 +196,8 @@ def _time(
         f"set buffer {cells.buffer}",
         f"set clocks {{{' '.join(clocks)}}}",
         f"set period_ps {_LONG_PERIOD_PS!r}",
+        "set_cmd_units -time ps -capacitance fF",
+        f"read_spef {{{spef}}}" if spef else "set_wire_load_mode top\nset_wire_load_model -name expected -library voltfront_wires",
         _TCL,
     ]
     for clock in clocks:
@@ -223,9 +230,6 @@ def _wire_liberty(wire: WireModel) -> str:
 # The inputs and outputs of each clock get virtual clocks of their own, so that the clocks at
 # which a path starts and ends tell its class.
 _TCL = r"""
-set_cmd_units -time ps -capacitance fF
-set_wire_load_mode top
-set_wire_load_model -name expected -library voltfront_wires
 
 proc make_clocks {period_ps} {
   foreach clock $::clocks {

@@ -9,7 +9,7 @@ import re
 import shutil
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,7 +63,7 @@ class SynthResult:
     `area_um2` is that of the module's own cells, without its black boxes. `cell_counts` counts library
     cells by type, `black_box_counts` instances of black boxes. `gated_fraction` is the share of
     flops behind a clock gate, 0 if there are no flops. `max_fanout` is the largest number of sinks of a
-    net that is neither a clock nor constant.
+    net that is neither a clock nor constant; `input_fanout` for each input port but clocks the most sinks of one of its bits.
     """
 
     module: str
@@ -77,6 +77,7 @@ class SynthResult:
     flops: int
     gated_fraction: float
     max_fanout: int
+    input_fanout: dict[str, int]
 
 
 def synthesize(
@@ -88,6 +89,7 @@ def synthesize(
     corner: Corner,
     recipe: Recipe = RECIPES["balanced"],
     black_boxes: Sequence[str] = (),
+    box_fanout: Mapping[str, Mapping[str, int]] | None = None,
     period_s: float | None = None,
     clock_gating: bool = True,
     timeout_s: float = 900.0,
@@ -96,7 +98,8 @@ def synthesize(
     """Map `module` of the `verilog` files to the cells of `technology` at `corner`.
 
     `clocks` names its clock ports, which are left to a clock tree. `black_boxes` names the modules below it
-    that are left as they are. `period_s` is the target that gates are sized for, with the wires expected before
+    that are left as they are; `box_fanout` tells for how many sinks an input port of one counts (one where it is not given).
+    `period_s` is the target that gates are sized for, with the wires expected before
     placement; without it the recipe says how. Only the text of the modules that take part decides the cache
     key, so the same block in two designs is synthesized once.
 
@@ -111,6 +114,7 @@ def synthesize(
         module=module,
         clocks=tuple(clocks),
         black_boxes=tuple(sorted(black_boxes)),
+        box_fanout={kind: dict(ports) for kind, ports in (box_fanout or {}).items()},
         liberty=liberty_files(technology, corner, cache=cache),
         cells=technology.cells,
         wire=technology.wire,
@@ -127,7 +131,7 @@ def synthesize(
 _RUN = "import sys; from pyosys import libyosys as ys; ys.run_pass('script ' + sys.argv[1], ys.Design())"
 
 
-@step(version=1, tools=("yosys",), modules=(fanout, netlist_module, tech))
+@step(version=2, tools=("yosys",), modules=(fanout, netlist_module, tech))
 def _synthesize(
     folder: Path,
     *,
@@ -135,6 +139,7 @@ def _synthesize(
     module: str,
     clocks: tuple[str, ...],
     black_boxes: tuple[str, ...],
+    box_fanout: dict[str, dict[str, int]],
     liberty: tuple[Path, ...],
     cells: CellRoles,
     wire: WireModel,
@@ -162,8 +167,7 @@ def _synthesize(
     (folder / "wired.lib").unlink()
     for scratch in folder.glob("yosys-liberty-scl-cache-*"):
         shutil.rmtree(scratch)
-    _limit_fanout(folder, library, module, clocks, cells.buffer, recipe.max_fanout, timeout_s)
-    netlist = _strip_signed(folder / "mapped.v", folder / f"{module}.v")
+    netlist = _limit_fanout(folder, library, module, clocks, cells.buffer, recipe.max_fanout, box_fanout, timeout_s)
     result = _measure(folder / "netlist.json", library, module, clocks, black_boxes, cells.nand2)
     if clock_gating and result.gated_fraction == 0:
         group = _largest_enable_group(folder / "enabled.json", module)
@@ -188,19 +192,31 @@ def _run_yosys(folder: Path, name: str, timeout_s: float) -> ToolRun:
 _WRITE = ("rename -enumerate -pattern n%", "write_json netlist.json", "write_verilog -noattr -noexpr mapped.v")
 
 
-def _limit_fanout(folder: Path, library: Library, module: str, clocks: Sequence[str], buffer: str, max_fanout: int, timeout_s: float) -> None:
-    """Buffer what ABC left, and write both netlists again if there was anything."""
+def write_netlists(folder: Path, design: dict, module: str, timeout_s: float) -> tuple[Path, Path]:
+    """Write a changed design of Yosys JSON to `folder` as Verilog and as JSON with the same names; returns their paths."""
+    (folder / "changed.json").write_text(json.dumps(design), encoding="utf-8")
+    (folder / "rewrite.ys").write_text("\n".join(("read_json changed.json", *_WRITE)) + "\n", encoding="utf-8")
+    _run_yosys(folder, "rewrite", timeout_s)
+    (folder / "changed.json").unlink()
+    return _strip_signed(folder / "mapped.v", folder / f"{module}.v"), folder / "netlist.json"
+
+
+def _limit_fanout(
+    folder: Path, library: Library, module: str, clocks: Sequence[str], buffer: str, max_fanout: int, box_fanout: Mapping[str, Mapping[str, int]],
+    timeout_s: float,
+) -> Path:  # fmt: skip
+    """Buffer what ABC left, and write both netlists again if there was anything; returns the Verilog."""
     design = json.loads((folder / "netlist.json").read_text(encoding="utf-8"))
     ports = design["modules"][module]["ports"]
     for clock in clocks:
         if ports.get(clock, {}).get("direction") != "input":
             raise ConfigError(f"clock must be an input of module {module}, not {clock!r}")
     pins = (_only_pin(library, buffer, "input"), _only_pin(library, buffer, "output"))
-    if buffer_large_nets(design["modules"][module], library, buffer=(buffer, *pins), max_fanout=max_fanout, clocks=clocks):
-        (folder / "buffered.json").write_text(json.dumps(design), encoding="utf-8")
-        (folder / "fanout.ys").write_text("\n".join(("read_json buffered.json", *_WRITE)) + "\n", encoding="utf-8")
-        _run_yosys(folder, "fanout", timeout_s)
-        (folder / "buffered.json").unlink()
+    if buffer_large_nets(
+        design["modules"][module], library, buffer=(buffer, *pins), max_fanout=max_fanout, clocks=clocks, box_fanout=box_fanout
+    ):
+        return write_netlists(folder, design, module, timeout_s)[0]
+    return _strip_signed(folder / "mapped.v", folder / f"{module}.v")
 
 
 def _abc_script(recipe: Recipe, period_s: float | None) -> str:
@@ -337,6 +353,7 @@ class _Measured:
     flops: int
     gated_fraction: float
     max_fanout: int
+    input_fanout: dict[str, int]
 
 
 def _measure(netlist_json: Path, library: Library, module: str, clocks: Sequence[str], black_boxes: Sequence[str], nand2: str) -> _Measured:
@@ -349,6 +366,8 @@ def _measure(netlist_json: Path, library: Library, module: str, clocks: Sequence
     counts = Counter(netlist.types[kind].name for kind in netlist.cell_type)
     area_um2 = sum(library.cells[name].area_um2 * count for name, count in counts.items())
     gated = _gated_flops(netlist)
+    sinks = net_sinks(modules[module], library, clocks)
+    inputs = {name: port["bits"] for name, port in modules[module]["ports"].items() if port["direction"] == "input" and name not in clocks}
     return _Measured(
         module=module,
         area_um2=area_um2,
@@ -357,7 +376,8 @@ def _measure(netlist_json: Path, library: Library, module: str, clocks: Sequence
         black_box_counts=dict(sorted(Counter(netlist.black_boxes.values()).items())),
         flops=len(gated),
         gated_fraction=float(np.mean(gated)) if len(gated) else 0.0,
-        max_fanout=max((len(sinks) for sinks in net_sinks(modules[module], library, clocks).values()), default=0),
+        max_fanout=max(map(len, sinks.values()), default=0),
+        input_fanout={name: max((len(sinks.get(bit, ())) for bit in bits), default=0) for name, bits in inputs.items()},
     )
 
 

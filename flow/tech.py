@@ -32,7 +32,10 @@ Texts = Annotated[tuple[Text, ...], Field(strict=False)]
 
 
 class CellRoles(Settings):
-    """The cells that synthesis and timing call by their role. `nand2` is the unit of area; `buffer` drives the inputs of a block."""
+    """The cells that synthesis and timing call by their role. `nand2` is the unit of area; `buffer` drives the inputs of a block.
+
+    `clock_buffer` builds clock trees; `buffer` does where it is not named.
+    """
 
     inverter: Text
     buffer: Text
@@ -40,14 +43,26 @@ class CellRoles(Settings):
     tie_high: Text
     tie_low: Text
     clock_gate: Text | None = None
+    clock_buffer: Text | None = None
 
 
 class WireModel(Settings):
-    """Expected wire of a net before placement: length = base + per fan-out x fan-out, capacitance in proportion."""
+    """Wires. Before placement a net is expected to be base + per fan-out x fan-out long, as a capacitance only."""
 
     capacitance_per_um_f: float = Field(gt=0)
+    resistance_per_um_ohm: float = Field(default=0.0, ge=0)
     length_base_um: float = Field(ge=0)
     length_per_fanout_um: float = Field(ge=0)
+    source: Text
+    provisional: bool = False
+
+
+class PlacementRules(Settings):
+    """How cells are placed, and the share of a clock tree's insertion delay that its leaves may differ by."""
+
+    row_height_um: float = Field(gt=0)
+    utilization: float = Field(gt=0, le=1)
+    clock_skew_fraction: float = Field(ge=0, lt=1)
     source: Text
     provisional: bool = False
 
@@ -77,6 +92,8 @@ class Technology(Settings):
     nominal_vdd_v: float = Field(gt=0)
     cells: CellRoles
     wire: WireModel
+    placement: PlacementRules | None = None
+    """Without it only estimates before placement can be made."""
     dont_use: Texts = ()
     sram: Text | None = None
     """Constants of the memory macros (see `flow.sram`), a YAML file."""

@@ -85,5 +85,6 @@ def base(p, d):
     fixed = {
         "table_version": TABLE_VERSION, "technology": "synthetic", "process": "tt", "temperature_c": 25.0, "back_bias_v": 0.0, "layout": "fanout",
         "workload": "made_up", "batch": 1, "precision": "a8w8", "cycles": 1000, "annotated_fraction": 1.0,
+        "hold_slack_s": 1e-11, "clock_latency_s": 0.0, "critical_path": "", "glitch_factor": 1.0, "glitch_factor_lo": 1.0, "glitch_factor_hi": 1.0,
     }  # fmt: skip
     return fixed | {name: int(p[name][d]) for name in PARAMETERS}
