@@ -5,7 +5,7 @@ VF     := $(VENV)/bin/voltfront
 CONFIG ?= small
 OUT    ?= build/rtl/$(basename $(notdir $(CONFIG)))
 
-.PHONY: help setup run rtl sim cells characterize characterize-full tables check-tables fit explore report figure test verify lint bench clean
+.PHONY: help setup run rtl sim cells characterize characterize-full tables check-tables fit explore report figure test verify lint bench bench-flow clean
 .DEFAULT_GOAL := help
 
 help:          ## this list
@@ -63,6 +63,9 @@ lint: setup    ## common mistakes
 
 bench: setup   ## performance figures
 	$(PY) benchmarks/bench.py
+
+bench-flow: setup  ## time and memory of each stage of the characterization, for the designs DESIGNS (default small)
+	$(PY) benchmarks/flow_bench.py $(DESIGNS)
 
 clean:         ## remove everything generated (not .venv)
 	rm -rf build
