@@ -90,7 +90,7 @@ def _cluster(workers: int | None, scheduler: str | None):
         return
     count = workers or os.cpu_count() or 1
     with LocalCluster(
-        n_workers=count, threads_per_worker=1, processes=True, dashboard_address=None, memory_limit=0, silence_logs="ERROR", local_directory="build/dask"
+        n_workers=count, threads_per_worker=1, processes=True, dashboard_address=":0", memory_limit=0, silence_logs="ERROR", local_directory="build/dask"
     ) as cluster, Client(cluster) as client:
         yield client
 

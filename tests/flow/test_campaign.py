@@ -76,6 +76,17 @@ def test_a_shard_is_stale_when_its_design_windows_rtl_or_technology_change():
     assert {name: stale_inputs(shard, changed) for name, changed in changes.items()} == {name: (name,) for name in changes}
 
 
+def test_the_check_lists_missing_and_stale_shards(tmp_path):
+    plan, technology = load_plan("full"), load_technology("fdsoi28p")
+    plan = plan.model_copy(update={"designs": plan.designs[:2], "held_out": []})
+    inputs = shard_inputs(plan.designs[0], plan, technology, "an older RTL")
+    write_shard(made_up("b01", inputs=inputs), tmp_path / "shards" / "fdsoi28p")
+    assert campaign.stale_shards(plan, technology, tmp_path / "shards", cache=tmp_path / "cache") == {"b01": ("rtl",), "b02": ()}
+    fresh = inputs | {"rtl": campaign.emit_rtl(plan.designs[0], cache=tmp_path / "cache").content_hash}
+    write_shard(made_up("b01", inputs=fresh), tmp_path / "shards" / "fdsoi28p")
+    assert campaign.stale_shards(plan, technology, tmp_path / "shards", cache=tmp_path / "cache") == {"b02": ()}
+
+
 def test_the_full_plan_is_the_one_that_the_sampling_draws():
     plan = load_plan("full")
     assert (Path(campaign.__file__).parent / "plans" / "full.yaml").read_text() == plan_text()
@@ -152,7 +163,7 @@ def test_a_failing_design_ends_the_campaign_with_its_error_and_keeps_what_is_fin
 def test_a_scheduler_elsewhere_does_the_work_and_a_wrong_address_is_refused(run, tmp_path):
     from distributed import LocalCluster
 
-    with LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=None) as cluster:
+    with LocalCluster(n_workers=1, threads_per_worker=1, processes=False, dashboard_address=":0") as cluster:
         tables, _ = run(1, scheduler=cluster.scheduler_address)
     assert tables == run(1, folder="other")[0]
 
