@@ -15,7 +15,7 @@ from flow.tech import Technology, read_libraries
 from hw.emit import TOP
 
 _KINDS = {"logic": "#4878a8", "flops": "#d08c36", "clock": "#b03a48"}
-_BOXES = {"sram": "#dcdce4", "block": "#f6f4ee"}
+_BOXES = {"block": "#f6f4ee", "sram": "#dcdce4"}
 
 
 def draw_design(design: MappedDesign, path: Path) -> Outline:
@@ -59,7 +59,7 @@ def draw_design(design: MappedDesign, path: Path) -> Outline:
     axes.set(xlim=(0, whole.width_um), ylim=(0, whole.height_um), aspect="equal", xlabel="um", ylabel="um")
     axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.06), ncols=3, frameon=False, markerscale=4 / size**0.5)
     path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=150)
+    figure.savefig(path, dpi=100)
     return whole
 
 
