@@ -5,7 +5,7 @@ VF     := $(VENV)/bin/voltfront
 CONFIG ?= small
 OUT    ?= build/rtl/$(basename $(notdir $(CONFIG)))
 
-.PHONY: help setup run rtl sim cells characterize characterize-full tables check-tables fit explore report figure test verify lint bench bench-flow clean
+.PHONY: help setup run rtl sim cells characterize characterize-full tables check-tables fit explore report study figure test verify lint bench bench-flow clean
 .DEFAULT_GOAL := help
 
 help:          ## this list
@@ -48,6 +48,9 @@ explore: setup ## evaluate the design space
 
 report: setup  ## build/report/index.html
 	$(VF) report
+
+study: setup   ## docs/study.md: what voltage scaling brings beside a memory that does not scale (ten minutes)
+	$(PY) -m explore.study
 
 figure: setup  ## the README's figure, from the last exploration
 	$(VF) report --headline docs/pareto.png

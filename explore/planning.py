@@ -1,7 +1,9 @@
 """A network's layers at every operating point of one architecture, the schedules over them, and one of them run on the RTL."""
 
+import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,7 +22,8 @@ from hw.tile_plan import Tiling
 @dataclass(frozen=True, kw_only=True)
 class LayerTable:
     """Layers x operating points of an architecture: time_s, energy_j, slow_energy_j (same clock at nominal voltage) [layers, points] of the whole
-    system, tilings [layers, points, 5]; vdd_v, freq_hz [points] by rising voltage. idle_w: core stopped at the lowest voltage; core_idle_w its part."""
+    system, tilings [layers, points, 5]; vdd_v, freq_hz [points] by rising voltage. idle_w: with the core stopped at the
+    lowest voltage and the DRAM in self-refresh; core_idle_w of it the core's."""
 
     layers: tuple[LayerShape, ...]
     time_s: NDArray
@@ -32,7 +35,7 @@ class LayerTable:
     idle_w: float
     core_idle_w: float
     asleep_w: float
-    """Memory side and DRAM in self-refresh while the core is gated, W."""
+    """The rest of idle_w: memory side, DRAM and PHY, W."""
 
 
 def layer_table(
@@ -48,12 +51,12 @@ def layer_table(
     if len(misfit):
         raise ConfigError(f"buffers must let layer {layers[misfit[0]].name} fit, which those of {config.name} do not; make them larger")
     energy = [results.values[0, :, :, 2] + results.values[0, :, :, 4] + results.values[0, :, :, 6:11].sum(axis=-1) for results in found]
-    awake, asleep = idle_powers(conditions), idle_powers(replace(conditions, policy=DramPolicy(idle_state="self_refresh")))
-    side_w, core_w = float(designs.memory_leakage_w[0]), float(designs.core_leakage_w[0, 0])
+    asleep = idle_powers(replace(conditions, policy=DramPolicy(idle_state="self_refresh")))
+    asleep_w = float(designs.memory_leakage_w[0]) + asleep.low_w + asleep.low_refresh_w + asleep.phy_w
+    core_w = float(designs.core_leakage_w[0, 0])
     return LayerTable(
         layers=tuple(layers), time_s=found[0].values[0, :, :, 0], energy_j=energy[0], slow_energy_j=energy[1], tilings=found[0].tilings[0], vdd_v=vdd_v,
-        freq_hz=frequency[0], core_idle_w=core_w, idle_w=core_w + side_w + awake.low_w + awake.low_refresh_w + awake.phy_w,
-        asleep_w=side_w + asleep.low_w + asleep.low_refresh_w + asleep.phy_w,
+        freq_hz=frequency[0], core_idle_w=core_w, idle_w=core_w + asleep_w, asleep_w=asleep_w,
     )  # fmt: skip
 
 
@@ -89,29 +92,19 @@ def run_plan(config: AcceleratorConfig, table: LayerTable, plan: Plan, transitio
 
     The clock periods are those of the plan in whole picoseconds. Before the first layer the clock is that of its point.
     """
-    from hw.compiler import compile_network
     from hw.emit import emit
-    from hw.golden import activations, random_layer
     from hw.operating_points import OperatingPoint, with_operating_points
-    from hw.sim.network import Workload, run_workload
+    from hw.sim.network import random_workload, run_workload
     from hw.sim.run import build
-    from hw.tools import BUILD_DIR
 
-    rng = np.random.default_rng(1)
-    bits = config.precision.activation_bits
-    quantized = [random_layer(shape, rng, bits, config.precision.weight_bits, "typical", (0, 0)) for shape in table.layers]
     tilings = {shape.name: Tiling(*(int(x) for x in table.tilings[i, plan.points[i]])) for i, shape in enumerate(table.layers)}
-    program = compile_network(config, quantized, batch=batch, tilings=tilings)
-    inputs = {}
-    for compiled in program.layers:
-        shape = compiled.lowering.shape
-        if compiled.has_own_input:
-            size = (batch, shape.in_channels) if shape.kind == "fc" else (batch, shape.in_channels, shape.in_h, shape.in_w)
-            inputs[shape.name] = activations(size, bits, rng, "typical", 0)
+    workload = random_workload(config, list(table.layers), batch=batch, tilings=tilings)
     changes = {shape.name: plan.points[i] for i, shape in enumerate(table.layers) if i and plan.points[i] != plan.points[i - 1]}
     periods = {point: round(1e12 / table.freq_hz[point]) for point in set(plan.points)}
-    workload = Workload(layers=tuple(quantized), program=with_operating_points(program, changes) if changes else program, inputs=inputs)
-    simulator = build(verilog=emit(config, BUILD_DIR / "rtl" / config.name), axi_data_bits=config.memory.axi_data_bits)
+    if changes:
+        workload = replace(workload, program=with_operating_points(workload.program, changes))
+    with tempfile.TemporaryDirectory() as folder:
+        simulator = build(verilog=emit(config, Path(folder)).verilog, axi_data_bits=config.memory.axi_data_bits)
     result = run_workload(
         simulator, workload, where=f"schedule on {config.name}", core_period_ps=periods[plan.points[0]], mem_period_ps=round(1e12 / conditions.mem_clk_hz),
         memory=conditions.dram, timeout_cycles=200_000_000,
@@ -128,8 +121,6 @@ def run_plan(config: AcceleratorConfig, table: LayerTable, plan: Plan, transitio
 
 def network_layers(network: Network, window_rows: int | None = None) -> tuple[LayerShape, ...]:
     """The network's layers, or windows of them: `window_rows` output rows and 64 output channels of each, which simulate in seconds."""
-    from hw.sim.network import window
-
     if window_rows is None:
         return tuple(network.layers)
-    return tuple(window(shape, out_rows=window_rows, out_channels=64) for shape in network.layers)
+    return tuple(shape.window(out_rows=window_rows, out_channels=64) for shape in network.layers)

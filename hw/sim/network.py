@@ -16,6 +16,7 @@ from hw.layers import LayerShape
 from hw.program import NetworkProgram, Program
 from hw.registers import Cause
 from hw.sim.run import MemoryRegion, SimulationResult, simulate
+from hw.tiling import Tiling
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,15 +46,16 @@ def random_workload(
     zero_points: tuple[int, int] = (0, 0),
     seed: int = 1,
     base_address: int = 0,
+    tilings: Mapping[str, Tiling] | None = None,
 ) -> Workload:
-    """`shapes`, one after the other, with data of a `kind` (see `hw.golden.DATA_KINDS`) drawn from `seed`.
+    """`shapes`, one after the other, with data of a `kind` (see `hw.golden.DATA_KINDS`) drawn from `seed`; `tilings` as for `compile_network`.
 
     `zero_points` are those of every layer's input and output; they must be equal where a layer reads another's output.
     """
     rng = np.random.default_rng(seed)
     bits = config.precision.activation_bits
     layers = [random_layer(shape, rng, bits, config.precision.weight_bits, kind, zero_points) for shape in shapes]
-    program = compile_network(config, layers, batch=batch, base_address=base_address)
+    program = compile_network(config, layers, batch=batch, base_address=base_address, tilings=tilings)
     inputs = {}
     for compiled in program.layers:
         s = compiled.lowering.shape
