@@ -91,6 +91,24 @@ def operators(draw, name: str = "drawn", max_size: int = 12, max_channels: int =
 
 
 @st.composite
+def channel_windows(draw, name: str = "drawn", max_size: int = 12, max_channels: int = 40) -> LayerShape:
+    """Depthwise convolutions with one output a channel, and pooling, padded on all sides, often of a stride that is a multiple of the dilation."""
+    kind, channels = draw(st.sampled_from(["conv", "average_pool", "max_pool"])), draw(st.integers(1, max_channels))
+    kernel_h, kernel_w, dilation = draw(st.integers(1, 3)), draw(st.sampled_from([2, 3, 3, 4, 6])), draw(st.sampled_from([1, 1, 2]))
+    in_h, in_w = draw(st.integers(1, max_size)), draw(st.integers(1, max_size))
+    sizes = {
+        "kernel_h": kernel_h, "kernel_w": kernel_w, "dilation": dilation, "stride_h": draw(st.integers(1, 2)), "stride_w": draw(st.integers(1, 3)),
+        "pad_top": draw(st.integers(0, kernel_h - 1)), "pad_bottom": draw(st.integers(0, kernel_h - 1)),
+        "pad_left": draw(st.integers(0, kernel_w - 1)), "pad_right": draw(st.integers(0, kernel_w - 1)),
+    }  # fmt: skip
+    assume(in_h + sizes["pad_top"] + sizes["pad_bottom"] > dilation * (kernel_h - 1))
+    assume(in_w + sizes["pad_left"] + sizes["pad_right"] > dilation * (kernel_w - 1))
+    if kind == "max_pool":  # every window has a pixel of the image in it
+        assume(dilation == 1)
+    return LayerShape(name=name, kind=kind, in_channels=channels, out_channels=channels, groups=channels, in_h=in_h, in_w=in_w, **sizes)
+
+
+@st.composite
 def operators_on_configurations(draw, max_bank_words: int = 256, **sizes) -> tuple[AcceleratorConfig, LayerShape]:
     """A configuration and a layer; for products of activations, with weights as wide as activations."""
     config, shape = draw(configurations(max_bank_words=max_bank_words)), draw(operators(**sizes))

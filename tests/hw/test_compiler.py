@@ -7,7 +7,7 @@ import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from isa_interpreter import Fault, Machine, run_program
-from strategies import configurations, layers, operators_on_configurations, tilings
+from strategies import channel_windows, configurations, layers, operators_on_configurations, tilings
 
 from hw.compiler import compile_layer, compile_network
 from hw.config import load_design
@@ -53,12 +53,10 @@ def check_traffic(program, events):
     assert total.program_read_bytes + 32 == program.program_bytes
 
 
-@settings(max_examples=200, **PROPERTY)
-@given(data=st.data())
-def test_a_layer_computes_and_moves_what_is_predicted(data):
-    config, shape = data.draw(operators_on_configurations())
+def check_layer(data, config, shape, kinds=DATA_KINDS):
+    """A layer with a drawn tiling, data and zero points computes what the golden model does and moves what the formulas say."""
     batch, seed = data.draw(st.integers(1, 3)), data.draw(st.integers(0, 2**16))
-    kind, (low, high) = data.draw(st.sampled_from(DATA_KINDS)), value_range(config.precision.activation_bits)
+    kind, (low, high) = data.draw(st.sampled_from(kinds)), value_range(config.precision.activation_bits)
     zero_points = (data.draw(st.integers(low, high)), data.draw(st.integers(low, high)))
     rng = np.random.default_rng(seed)
     layer = quantized(shape, config, rng, kind, zero_points)
@@ -74,6 +72,19 @@ def test_a_layer_computes_and_moves_what_is_predicted(data):
 
     np.testing.assert_array_equal(program.output(memory), run_layer(layer, x, second))
     check_traffic(program, events)
+
+
+@settings(max_examples=160, **PROPERTY)
+@given(data=st.data())
+def test_a_layer_computes_and_moves_what_is_predicted(data):
+    check_layer(data, *data.draw(operators_on_configurations()))
+
+
+@settings(max_examples=60, **PROPERTY)
+@given(data=st.data())
+def test_windows_of_single_channels_compute_and_move_what_is_predicted(data):
+    """Designs that keep words and those that do not; values on both sides of the zero point, so that padding would show."""
+    check_layer(data, data.draw(configurations(max_bank_words=256)), data.draw(channel_windows()), kinds=("uniform", "low"))
 
 
 @settings(max_examples=30, **PROPERTY)
