@@ -141,27 +141,33 @@ def _simulate(config: AcceleratorConfig, simulator: Path, cases: Sequence[Case],
     for one in (*cases, cases[0]):  # the last one is the one that fails
         workloads.append(one.workload(config, address))
         address = max(region.address + region.size_bytes for region in workloads[-1].program.regions.values()) + 4095 & ~4095
+    control, address = address, address + 4096  # a program of its own for what the compiler does not write
     image = np.zeros(address, dtype=np.uint8)
     for workload in workloads:
         first = workload.program.base_address
         contents = workload.program.memory(workload.inputs)
         image[first : first + contents.size] = contents
-    fault, start, where, regions = _provoke(rng, workloads[-1], image)
-    programs = [_own(workload) for workload in workloads[:-1]]
-    position = rng.randrange(len(programs) + 1)
-    programs.insert(position, start)
+    code = [encode(Opcode.OPERATING_POINT, index=rng.randrange(256)), *(encode(Opcode.SYNC, engine=engine) for engine in Engine), encode(Opcode.END)]
+    image[control : control + len(code) * INSTRUCTION_BYTES] = np.frombuffer(b"".join(code), dtype=np.uint8)
+    fault, start, where, faulty = _provoke(rng, workloads[-1], image)
+    runs = [(_own(workload), Cause.NONE) for workload in workloads[:-1]]
+    runs.insert(rng.randrange(len(runs) + 1), (ProgramStart(address=control, size_bytes=len(code) * INSTRUCTION_BYTES), Cause.NONE))
+    runs.insert(rng.randrange(len(runs) + 1), (start, fault.cause))
     allowed = [region for workload in workloads for region in workload.program.regions.values()]
-    results = simulate_programs(
-        simulator=simulator, image=image, programs=programs, output_address=0, output_bytes=image.size, timeout_cycles=TIMEOUT_CYCLES,
-        regions=[MemoryRegion(address=region.address, size_bytes=region.size_bytes, write=region.write) for region in allowed],
-        fault_regions=regions, fault_response=rng.choice(("slave", "decode")), coverage=coverage, **_surroundings(rng),
-    )  # fmt: skip
-    for number, result in enumerate(results):
-        expected = fault.cause if number == position else Cause.NONE
+    regions = [MemoryRegion(address=region.address, size_bytes=region.size_bytes, write=region.write) for region in allowed]
+    try:
+        results = simulate_programs(
+            simulator=simulator, image=image, programs=[run for run, _ in runs], output_address=0, output_bytes=image.size, coverage=coverage,
+            regions=[*regions, MemoryRegion(address=control, size_bytes=4096)], timeout_cycles=TIMEOUT_CYCLES,
+            fault_regions=faulty, fault_response=rng.choice(("slave", "decode")), **_surroundings(rng),
+        )  # fmt: skip
+    except ToolError as error:
+        raise ToolError(f"{error} ({name}, {fault.name})") from error
+    for number, ((run, expected), result) in enumerate(zip(runs, results, strict=True)):
         if result.cause != expected:
             raise ToolError(f"program {number} must end with {expected.name}, not {result.cause.name} at {result.error_address:#x} ({name}, {fault.name})")
-    if where is not None and results[position].error_address != where & 0xFFFFFFFF:
-        raise ToolError(f"ERROR_ADDRESS must be {where:#x}, not {results[position].error_address:#x} ({name}, {fault.name})")
+        if run is start and where is not None and result.error_address != where & 0xFFFFFFFF:
+            raise ToolError(f"ERROR_ADDRESS must be {where:#x}, not {result.error_address:#x} ({name}, {fault.name})")
     for one, workload in zip(cases, workloads, strict=False):
         check_outputs(workload, results[0].output[workload.program.base_address :], f"{name}, case {one.index}, {one.shapes}")
     return [fault.name], sum(result.events["core_cycles"] for result in results)
