@@ -147,7 +147,11 @@ def _simulate(config: AcceleratorConfig, simulator: Path, cases: Sequence[Case],
         first = workload.program.base_address
         contents = workload.program.memory(workload.inputs)
         image[first : first + contents.size] = contents
-    code = [encode(Opcode.OPERATING_POINT, index=rng.randrange(256)), *(encode(Opcode.SYNC, engine=engine) for engine in Engine), encode(Opcode.END)]
+    copy = {"run_words": 3, "count1": 2, "count2": 2, "banks_a": 1, "bank_stride1": 5, "source_stride1": 3, "source_stride2": 7}
+    code = [
+        encode(Opcode.OPERATING_POINT, index=rng.randrange(256)), encode(Opcode.COPY, **copy),
+        *(encode(Opcode.SYNC, engine=engine) for engine in Engine), encode(Opcode.END),
+    ]  # fmt: skip
     image[control : control + len(code) * INSTRUCTION_BYTES] = np.frombuffer(b"".join(code), dtype=np.uint8)
     fault, start, where, faulty = _provoke(rng, workloads[-1], image)
     runs = [(_own(workload), Cause.NONE) for workload in workloads[:-1]]
