@@ -279,6 +279,18 @@ def test_a_clock_of_black_boxes_is_not_buffered(build):
         build(text, "m", black_boxes=["b"], clocks=["clock"])
 
 
+def test_an_input_of_a_black_box_counts_for_the_sinks_behind_it(build):
+    text = "module b(input c, input d, output q); endmodule module m(input clk, input x, output [39:0] q);"
+    text += " ".join(f"b b{i}(.c(clk), .d(x), .q(q[{i}]));" for i in range(40)) + " endmodule"
+    result = build(text, "m", black_boxes=["b"], box_fanout={"b": {"d": 8}})
+    cells = json.loads(result.netlist_json.read_text())["modules"]["m"]["cells"]
+    nets = Counter(cell["connections"]["d"][0] for cell in cells.values() if cell["type"] == "b")
+    # Two boxes of 8 sinks a buffer, twenty buffers under two more.
+    assert set(nets.values()) == {2} and len(nets) == 20 and result.cell_counts == {"BUF": 22}
+    child = build("module c(input clk, input a, input b, output [2:0] y); assign y = {a ^ b, a & b, a}; endmodule", "c")
+    assert child.input_fanout["a"] >= 2 and set(child.input_fanout) == {"a", "b"}
+
+
 def test_cells_that_must_not_be_used_are_not(build):
     assert "XOR2" in build(MAC, "mac").cell_counts
     assert "XOR2" not in build(MAC, "mac", library={"dont_use": "'X*'"}).cell_counts
