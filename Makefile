@@ -5,7 +5,7 @@ VF     := $(VENV)/bin/voltfront
 CONFIG ?= small
 OUT    ?= build/rtl/$(basename $(notdir $(CONFIG)))
 
-.PHONY: help setup run rtl sim cells characterize characterize-full tables check-tables fit explore report study figure test verify lint bench bench-flow clean
+.PHONY: help setup run rtl sim cells technology characterize characterize-full tables check-tables fit explore report study figure test verify lint bench bench-flow clean
 .DEFAULT_GOAL := help
 
 help:          ## this list
@@ -25,8 +25,12 @@ rtl: setup     ## emit Verilog: make rtl CONFIG=my.yaml OUT=dir
 sim: setup     ## simulate layers on the RTL and compare every bit
 	$(VF) simulate --design $(CONFIG)
 
-cells: setup   ## characterize the fdsoi28p cells with ngspice (regenerates the committed Liberty, half an hour)
+cells: setup   ## characterize the fdsoi28p cells with ngspice over the whole grid (two core-minutes a corner; resumes)
 	$(VF) cells --out flow/tech/fdsoi28p
+
+technology: setup  ## docs/technology.md: the library against published silicon and direct simulation
+	$(PY) -m flow.cells.accuracy
+	$(PY) -m flow.validation
 
 characterize: setup  ## simulate, synthesize, time and measure the calibration set
 	$(VF) characterize

@@ -13,18 +13,24 @@ JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as
 @click.command(epilog="Example: voltfront cells --out build/cells/fdsoi28p")
 @click.option("--technology", default="fdsoi28p", show_default=True, help="A technology of flow/tech with transistor-level cells.")
 @click.option("--out", "-o", type=click.Path(path_type=Path), help="Folder to write to.  [default: build/cells/<technology>]")
+@click.option("--corner", "corners", multiple=True, help="A corner such as tt_0.8v_25c_+0bb_0.8vsram; may be given again.  [default: the whole grid]")
+@click.option("--flavour", help="Other thresholds: a name in the technology's flavours.yaml.")
 @click.option("--workers", type=click.IntRange(min=1), help="Simulations at a time.  [default: one per processor]")
 @JSON
-def cells(technology: str, out: Path | None, workers: int | None, as_json: bool) -> None:
+def cells(technology: str, out: Path | None, corners: tuple[str, ...], flavour: str | None, workers: int | None, as_json: bool) -> None:
     """Characterize a technology's cells with ngspice into Liberty, one file a corner; resumes where it was stopped."""
     import os
 
     from flow.cells.characterize import characterize_library
+    from flow.corner import Corner
 
     folder = Path(__file__).parent / "tech" / technology
     if not (folder / "cells.yaml").is_file():
         raise ConfigError(f"technology must be one with transistor-level cells (flow/tech/<name>/cells.yaml), not {technology!r}")
-    paths = characterize_library(tech_dir=folder, out_dir=out or Path("build/cells") / technology, workers=workers or os.cpu_count() or 1)
+    paths = characterize_library(
+        tech_dir=folder, out_dir=out or Path("build/cells") / technology, corners=[Corner.parse(text) for text in corners] or None, flavour=flavour,
+        workers=workers or os.cpu_count() or 1,
+    )  # fmt: skip
     click.echo(json.dumps([str(path) for path in paths]) if as_json else "\n".join(str(path) for path in paths))
 
 

@@ -14,6 +14,7 @@ import pandas as pd
 from flow.cells.devices import DeviceFigures, device_figures
 from flow.cells.fo4 import measure_fo4
 from flow.cells.netlist import CellLibrary, ProcessShift, all_cells, load_cell_library
+from flow.cells.variation import local_variation
 from flow.corner import Corner
 from flow.liberty import fo4_s, read_library
 from flow.sram import SramMacro, SramTechnology, access_energy_j, area_um2, load_sram_technology, sram_figures, yardstick
@@ -50,8 +51,8 @@ def frequency_law(vdd_v: float, threshold_v: float) -> float:
 
 def device_rows(cells: CellLibrary, published: dict, folder: Path) -> Iterator[str]:
     cards = TECH_DIR / cells.transistors.cards
-    rvt = published["rvt"]
-    for flavour, shift, mobility in (("lvt", 0.0, 1.0), ("rvt", rvt["threshold_v"], rvt["mobility"])):
+    rvt = _rvt()
+    for flavour, shift, mobility in (("lvt", 0.0, 1.0), ("rvt", rvt.threshold_v, rvt.mobility)):
         for kind, model in (("n", cells.transistors.n_model), ("p", cells.transistors.p_model)):
             found: DeviceFigures = device_figures(
                 cards, model=model, kind=kind, length_um=cells.geometry.length_um, folder=folder, shift_v=shift, mobility=mobility
@@ -62,9 +63,30 @@ def device_rows(cells: CellLibrary, published: dict, folder: Path) -> Iterator[s
                 yield _row(f"{flavour.upper()} {kind}: {label}", low, high, getattr(found, name) * unit, given["source"])
 
 
+def _rvt() -> ProcessShift:
+    return ProcessShift(**read_yaml(TECH_DIR / "flavours.yaml")["rvt"])
+
+
+def variation_rows(cells: CellLibrary, folder: Path) -> Iterator[str]:
+    """One standard deviation of local variation against supply, and what three of them add to paths."""
+    yield "| supply V | one gate, one sigma | 3 sigma, 10 gates | 3 sigma, 40 gates | slow process | fast process |"
+    yield "| --- | --- | --- | --- | --- | --- |"
+    inverter, cards = next(c for c in all_cells(cells) if c.name == "INV_X1"), TECH_DIR / cells.transistors.cards
+    for vdd_v in (0.5, 0.6, 1.0):
+        corner = Corner(process="tt", vdd_v=vdd_v, temperature_c=25.0, back_bias_v=0.0, sram_vdd_v=vdd_v)
+        found = local_variation(cells, corner, cards=cards, folder=folder)
+        delay = {
+            name: measure_fo4(inverter, cards, process, corner, folder, load_f=4 * cells.characterization.load_unit_f).delay_s
+            for name, process in cells.processes.items()
+        }
+        ten, forty = (100 * (found.derate(gates=n) - 1) for n in (10, 40))
+        slow, fast = (100 * (delay[name] / delay["tt"] - 1) for name in ("ss", "ff"))
+        yield f"| {vdd_v:g} | {100 * found.sigma:.1f} % | +{ten:.1f} % | +{forty:.1f} % | {slow:+.0f} % | {fast:+.0f} % |"
+
+
 def shape_rows(cells: CellLibrary, published: dict, folder: Path) -> Iterator[str]:
     inverter = next(c for c in all_cells(cells) if c.name == "INV_X1")
-    typical, rvt = cells.processes["tt"], ProcessShift(**published["rvt"])
+    typical, rvt = cells.processes["tt"], _rvt()
     for shape in published["shapes"]:
         process = rvt if shape["flavour"] == "rvt" else typical
 
@@ -148,6 +170,7 @@ the cards follow the chips, so they leak less."""
     tables: list[tuple[str, Sequence[str]]] = [
         ("Transistors at 1 V, 25 C", [*_HEAD, *device_rows(cells, published, folder)]),
         ("Frequency against supply", [*_HEAD, *shape_rows(cells, published, folder)]),
+        ("Variation of delay (FO4)", list(variation_rows(cells, folder))),
         ("Cells", [*_HEAD, *library_rows(technology)]),
         ("Memories", [*_HEAD, *sram_rows(technology, sram)]),
         (

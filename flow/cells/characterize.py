@@ -5,16 +5,18 @@ from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from pathlib import Path
 
+from pydantic import RootModel
 from tqdm import tqdm
 
 from flow.cache import run_step
 from flow.cells.emit import library_group
 from flow.cells.measure import CellData
-from flow.cells.netlist import all_cells, load_cell_library
+from flow.cells.netlist import Cell, CellLibrary, ProcessShift, all_cells, load_cell_library
 from flow.cells.steps import characterize_cell, measure_fo4, sweep_for
 from flow.corner import Corner
 from flow.liberty_text import write_library
 from hw.errors import ConfigError
+from hw.settings import parse, read_yaml
 
 
 def liberty_name(technology: str, corner: Corner) -> str:
@@ -34,14 +36,17 @@ def characterize_library(
     out_dir: Path,
     corners: Sequence[Corner] | None = None,
     workers: int = 2,
+    flavour: str | None = None,
     cache: Path = Path("build/cells"),
 ) -> list[Path]:
     """Characterize every cell of the technology in `tech_dir` at `corners` (or all of its grid) and write one Liberty file a corner to `out_dir`.
 
     `workers` simulations run at a time. Each cell of a corner is kept in `cache` when done, so that a second run
-    continues where a first one ended. Nothing is written for a corner until all its cells are measured.
+    continues where a first one ended. Nothing is written for a corner until all its cells are measured. `flavour` names
+    a shift of the transistors in `flavours.yaml`, which is added to that of the process; its name is added to the technology's.
     """
     library = load_cell_library(tech_dir)
+    processes = library.processes if flavour is None else _flavoured(library, tech_dir, flavour)
     cards = tech_dir / library.transistors.cards
     if workers < 1:
         raise ConfigError(f"workers must be at least 1, not {workers}")
@@ -53,9 +58,11 @@ def characterize_library(
         out_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ConfigError(f"output folder must be writable, not {out_dir} ({error.strerror})") from None
-    technology = tech_dir.name
-    store = cache / technology
+    technology = tech_dir.name + (f"_{flavour}" if flavour else "")
+    store = cache / tech_dir.name
     cells = all_cells(library)
+    for cell in cells:
+        _check_connected(cell, tech_dir / "cells.yaml")
     inverter = next((cell for cell in cells if cell.name == "INV_X1"), None)
     if inverter is None:
         raise ConfigError(f"cells must include INV_X1, the yardstick of a corner, not only {', '.join(library.cells)} ({tech_dir / 'cells.yaml'})")
@@ -63,7 +70,7 @@ def characterize_library(
     with ThreadPoolExecutor(workers) as pool, tqdm(total=len(cells) * len(corners), unit="cell", disable=not sys.stderr.isatty()) as bar:
         try:
             for corner in corners:
-                circuit = {"cache": store, "cards": cards, "process": library.processes[corner.process], "corner": corner}
+                circuit = {"cache": store, "cards": cards, "process": processes[corner.process], "corner": corner}
                 unit = run_step(measure_fo4, inverter=inverter, load_f=4 * library.characterization.load_unit_f, **circuit)
                 bar.set_description(str(corner))
                 waiting = {
@@ -90,3 +97,34 @@ def characterize_library(
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     return written
+
+
+class _Flavours(RootModel[dict[str, ProcessShift]]):
+    """The file `flavours.yaml`."""
+
+
+def _flavoured(library: CellLibrary, tech_dir: Path, flavour: str) -> dict[str, ProcessShift]:
+    """The processes with the shift of `flavour` added."""
+    path = tech_dir / "flavours.yaml"
+    known = parse(_Flavours, read_yaml(path), str(path)).root
+    if flavour not in known:
+        raise ConfigError(f"flavour must be one of {', '.join(sorted(known))}, not {flavour!r} ({path})")
+    shift = known[flavour]
+    return {
+        name: ProcessShift(
+            threshold_v=process.threshold_v + shift.threshold_v, mobility=process.mobility * shift.mobility, source=f"{name} and {flavour}"
+        )
+        for name, process in library.processes.items()
+    }
+
+
+def _check_connected(cell: Cell, path: Path) -> None:
+    """Raise `ConfigError` for a node that nothing drives, an output that is no node, or an input that drives nothing."""
+    driven = {*cell.inputs, *cell.nodes, "VDD", "VSS"}
+    gates = {t.gate for t in cell.transistors}
+    floating = sorted(gates - driven) + [name for name in cell.outputs if name not in cell.nodes]
+    if floating:
+        raise ConfigError(f"every node of a cell must be driven, not {floating[0]} float (cell {cell.name}, {path})")
+    unused = [name for name in cell.inputs if name not in gates]
+    if unused:
+        raise ConfigError(f"every input of a cell must drive a transistor, not {unused[0]} none (cell {cell.name}, {path})")

@@ -23,6 +23,7 @@ from flow.cells.measure import Energy, check, edge_point, energy_j
 from flow.cells.netlist import all_cells, dual, load_cell_library, parse_network
 from flow.cells.spice import Bench, Point, Ramp
 from flow.cells.steps import sweep_for
+from flow.cells.variation import local_variation
 from flow.corner import Corner
 from flow.liberty import read_library
 from flow.logic import cell_logic, evaluate
@@ -284,6 +285,42 @@ def test_wrong_requests_are_refused(tiny_tech, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(ToolError, match="ngspice .* must be installed"):
         characterize_library(corners=[corner(0.8)], **common)
+
+
+def test_a_floating_node_is_refused_before_anything_is_simulated(tiny_tech, tmp_path):
+    path = tiny_tech / "cells.yaml"
+    text = path.read_text()
+    for old, new, problem in (
+        ("pull_down: A * B", "pull_down: A * lost", "every node of a cell must be driven, not lost float \\(cell NAND2_X1"),
+        ("pull_down: A * B", "pull_down: A", "every input of a cell must drive a transistor, not B none \\(cell NAND2_X1"),
+    ):
+        assert old in text
+        path.write_text(text.replace(old, new))
+        with pytest.raises(ConfigError, match=problem):
+            characterize_library(tech_dir=tiny_tech, corners=[corner(0.8)], out_dir=tmp_path / "out", workers=1, cache=tmp_path / "cache")
+        assert not (tmp_path / "cache").exists()
+
+
+@needs_ngspice
+def test_a_flavour_shifts_every_transistor(tiny_tech, tmp_path):
+    shutil.copy(TECH / "flavours.yaml", tiny_tech)
+    common = {"tech_dir": tiny_tech, "corners": [corner(0.8)], "workers": 1, "cache": tmp_path / "cache"}
+    (slow,) = characterize_library(out_dir=tmp_path / "rvt", flavour="rvt", **common)
+    (fast,) = characterize_library(out_dir=tmp_path / "lvt", **common)
+    assert (slow.name, fast.name) == ("tiny_rvt_tt_0p80v_25c.lib.gz", "tiny_tt_0p80v_25c.lib.gz")
+    rvt, lvt = (read_library(path).cells["INV_X1"] for path in (slow, fast))
+    assert 4 < lvt.leakage_w / rvt.leakage_w < 20
+    with pytest.raises(ConfigError, match="flavour must be one of rvt, not 'hvt'"):
+        characterize_library(out_dir=tmp_path / "hvt", flavour="hvt", **common)
+
+
+@needs_ngspice
+def test_local_variation_weighs_more_at_low_supply_and_averages_along_a_path(tmp_path):
+    low, high = (local_variation(LIBRARY, corner(v), cards=CARDS, folder=tmp_path) for v in (0.5, 1.0))
+    # 1.3 mV um over the root of 0.03 um x 0.24 and 0.36 um: 15.3 and 12.5 mV.
+    assert low.threshold_v == high.threshold_v == pytest.approx(13.9e-3, rel=0.01)
+    assert 0.005 < high.sigma < 0.04 and 3 < low.sigma / high.sigma < 20
+    assert low.derate(gates=16) == pytest.approx(1 + 3 * low.sigma / 4)
 
 
 @needs_ngspice
