@@ -92,6 +92,7 @@ def explore_all(
         sweeps.append(_sweeps(job, model, number, blocks.index[swept], volumes[number]))
         chosen = fronts[number][:, 0] * fronts[number][:, 1]
         picks = {"balanced": chosen.argmax(), "fastest": len(chosen) - 1, "most efficient": fronts[number][:, 1].argmax()}
+        picks |= {f"front {place}": i for place, i in enumerate(range(len(chosen)), 1) if i not in picks.values()}
         layers.append(frames.layers(job, model, number, {name: (int(places[number][i]), int(voltages[number][i])) for name, i in picks.items()}))
         summaries.append(blocks.summary(number, case, volumes[number], effectiveness, len(best), len(ties[-1])))
     run = _record(job, model, blocks, summaries, command)

@@ -1,4 +1,4 @@
-"""A chart as a value, and its two drawings: by plotly.js in the report, by matplotlib as PNG and SVG for papers.
+"""A chart as a value, and its two drawings: by plotly.js in the report, by matplotlib as PNG, SVG and PDF for papers.
 
 Both drawings are functions of the value alone: no dates, no random identifiers, the same bytes every time.
 """
@@ -19,6 +19,9 @@ PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#b
 
 SYMBOLS = (("circle", "o"), ("square", "s"), ("diamond", "D"), ("triangle-up", "^"), ("cross", "P"), ("x", "X"), ("triangle-down", "v"), ("star", "*"))
 """Marks of a series by its place, as plotly.js and as matplotlib call them, so that no reading rests on colour alone."""
+
+FILE_KINDS: dict[str, dict[str, Any]] = {"svg": {"metadata": {"Date": None}}, "pdf": {"metadata": {"CreationDate": None}}, "png": {"dpi": 150}}
+"""Files of each figure and how matplotlib makes them: without dates."""
 
 _RC = {
     "svg.hashsalt": "voltfront", "font.family": "DejaVu Sans", "font.size": 8, "axes.grid": True, "grid.alpha": 0.3, "grid.linewidth": 0.5,
@@ -124,7 +127,7 @@ def _stacked(chart: Chart) -> bool:
 
 
 def save_chart(chart: Chart, folder: Path) -> None:
-    """Write `<key>.png` and `<key>.svg` into `folder`."""
+    """Write `<key>` as each of `FILE_KINDS` into `folder`."""
     with matplotlib.rc_context(_RC):
         height = max(3.6, 1.2 + 0.16 * len(chart.y_categories)) + 0.13 * len(chart.series)
         figure = Figure(figsize=(6.4, height), layout="constrained")
@@ -135,7 +138,7 @@ def save_chart(chart: Chart, folder: Path) -> None:
 
 
 def save_panels(charts: tuple[Chart, ...], stem: Path) -> None:
-    """Write `<stem>.png` and `<stem>.svg` with all charts in two columns."""
+    """Write `<stem>` as each of `FILE_KINDS` with all charts in two columns."""
     with matplotlib.rc_context(_RC):
         lines = -(-len(charts) // 2)
         figure = Figure(figsize=(10, 4.6 * lines), layout="constrained")
@@ -149,8 +152,8 @@ def save_panels(charts: tuple[Chart, ...], stem: Path) -> None:
 
 
 def _save(figure: Figure, stem: Path) -> None:
-    figure.savefig(stem.with_name(stem.name + ".png"), dpi=150)
-    figure.savefig(stem.with_name(stem.name + ".svg"), metadata={"Date": None})
+    for kind, options in FILE_KINDS.items():
+        figure.savefig(stem.with_name(f"{stem.name}.{kind}"), **options)
 
 
 def _draw(axes: Axes, chart: Chart) -> None:

@@ -69,7 +69,7 @@ LAYER_COLUMNS: dict[str, str] = {
     "network": POINT_COLUMNS["network"],
     "batch": POINT_COLUMNS["batch"],
     "dram": POINT_COLUMNS["dram"],
-    "choice": "why this Pareto point: balanced (largest throughput x efficiency), fastest, most efficient",
+    "choice": "why this Pareto point: balanced (largest throughput x efficiency), fastest, most efficient; front 1, front 2, ...: the others",
     "architecture": POINT_COLUMNS["architecture"],
     "vdd_v": POINT_COLUMNS["vdd_v"],
     "freq_hz": POINT_COLUMNS["freq_hz"],

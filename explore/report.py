@@ -1,21 +1,16 @@
-"""The report: one HTML page that works offline, and its figures as PNG and SVG.
+"""The report: one HTML page that works offline, and its figures as PNG, SVG and PDF.
 
-The page holds plotly.js, the figures' data and a table beside each figure; a content security policy keeps it from loading anything.
-All text from files is escaped.
+The page holds plotly.js, points to explore, the figures' data and a table beside each figure; a content security policy keeps it from
+loading anything. All text from files is escaped.
 """
 
-import html
 import json
-import os
-import shutil
-import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
-from plotly.offline import get_plotlyjs
 
-from explore.figures import Chart, plotly_figure, save_chart, save_panels
+from explore.figures import PALETTE, Chart
 from explore.points import LAYER_COLUMNS, POINT_COLUMNS, POINTS_VERSION
 from explore.report_charts import (
     CASE,
@@ -30,16 +25,20 @@ from explore.report_charts import (
     shares_chart,
     unique_key,
 )
+from explore.report_page import escaped, explorer, figure, folded, page, table, write_page
+from explore.report_points import CONDITIONS, LIMIT, design_form, packed_case
 from fit.model import ErrorSummary, FittedModel, read_model
 from flow.tech import load_technology, technology_names
 from hw.errors import ConfigError
 
+_SAME = (*CASE, "points_version")
+"""Columns that a table of one case need not show."""
 TEXTS = ("network", "precision", "technology", "dram", "architecture", "process", "bound", "on_front", "sweep", "choice", "layer", "order")
 """Columns that hold text; all others hold numbers."""
 
 
 def write_report(*, explore_dir: Path, model_path: Path, out_dir: Path, headline: Path | None = None) -> Path:
-    """Write `index.html` and `figures/*.png`, `figures/*.svg` into `out_dir` from the results in `explore_dir`; returns the page's path.
+    """Write `index.html` and `figures/*.png`, `.svg` and `.pdf` into `out_dir` from the results in `explore_dir`; returns the page's path.
 
     `headline` is a PNG file to which the fronts of all networks are copied as one figure (README shows docs/pareto.png).
     The same input gives the same bytes. Files appear whole, the page last; raises `ConfigError` for a missing or damaged
@@ -58,17 +57,31 @@ def write_report(*, explore_dir: Path, model_path: Path, out_dir: Path, headline
     fronts, energies = [front_chart(case) for case in cases], [energy_chart(case) for case in cases]
     shares, errors = shares_chart(cases, everywhere), errors_chart(model, f"{model.technology}, {model.process}, {model.temperature_c:g} °C; commit {commit}")
     per_case = [layers_charts(case, taken) for case in cases]
+    sweeps = [folded(case.dvfs, "Sweeps", f"sweeps-{case.key}", _SAME) for case in cases]
+    best = [folded(case.best, "Sweep", f"sweep-{case.key}", _SAME) for case in cases]
     sections = [
-        ("summary", "Summary", _summary(cases, model, pareto) + _figure(shares, "") + "".join(_points_table(case) for case in cases)),
-        ("front", "Pareto fronts and voltage sweeps", _FRONT + "".join(_figure(c, _folded(x.dvfs, "Sweeps")) for c, x in zip(fronts, cases, strict=True))),
-        ("energy", "Where the energy goes", _ENERGY + "".join(_figure(c, _folded(x.best, "Sweep")) for c, x in zip(energies, cases, strict=True))),
+        ("explorer", "Explore", explorer(_explorer_data(explore_dir / "points.parquet", cases, run))),
+        ("summary", "Summary", _summary(cases, model, pareto) + figure(shares) + "".join(_points_table(case) for case in cases)),
+        ("front", "Pareto fronts and voltage sweeps", _FRONT + "".join(map(figure, fronts, sweeps))),
+        ("energy", "Where the energy goes", _ENERGY + "".join(map(figure, energies, best))),
         ("layers", "What bounds each layer", _layers(cases, per_case)),
         ("errors", "Fit errors", _errors(model, errors)),
         ("provenance", "Provenance", _provenance(run, model)),
     ]
     charts = [shares, *fronts, *energies, *(chart for some in per_case for chart in some), errors]
-    _write(_page(sections), charts, fronts, out_dir, headline)
+    write_page(page(sections), charts, fronts, out_dir, headline)
     return out_dir / "index.html"
+
+
+def _explorer_data(path: Path, cases: Sequence[CaseResults], run: dict) -> dict:
+    """What page/explorer.js reads: packed points of every case and what is the same for all."""
+    packed = []
+    for case in cases:
+        first = case.pareto.iloc[0]
+        key = {name: first[name].item() if hasattr(first[name], "item") else first[name] for name in CASE}
+        same = {name: str(first[name]) for name in CONDITIONS}
+        packed.append(key | {"key": case.key, "caption": case.caption, "same": same} | packed_case(path, key, case.dvfs[case.dvfs["sweep"] == "dvfs"], LIMIT // len(cases)))
+    return {"cases": packed, "case_columns": list(CASE), "parts": list(ENERGIES), "palette": PALETTE, "design": design_form(run)}
 
 
 def _read(path: Path, columns: Sequence[str]) -> pd.DataFrame:
@@ -143,42 +156,6 @@ def _caption(points: pd.DataFrame, model: FittedModel, commit: str) -> str:
     )
 
 
-def _e(value: object) -> str:
-    return html.escape(str(value))
-
-
-def _number(value: object) -> str:
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return _e(value)
-
-
-def _table(caption: str, header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A table that scrolls by itself; the first cell of a row is its header."""
-    lines = (f'<tr><th scope="row">{_number(row[0])}</th>' + "".join(f"<td>{_number(cell)}</td>" for cell in row[1:]) + "</tr>" for row in rows)
-    head = "".join(f'<th scope="col">{_e(name)}</th>' for name in header)
-    return (
-        f'<div class="scroll" role="region" tabindex="0" aria-label="{_e(caption)}"><table><caption>{_e(caption)}</caption>'
-        f"<thead><tr>{head}</tr></thead><tbody>{''.join(lines)}</tbody></table></div>"
-    )
-
-
-def _folded(frame: pd.DataFrame, what: str) -> str:
-    """All columns as they are in the file, folded."""
-    columns = [name for name in frame if name not in (*CASE, "points_version")]
-    return f"<details><summary>{_e(what)} as a table</summary>{_table(what, columns, frame[columns].itertuples(index=False, name=None))}</details>"
-
-
-def _figure(chart: Chart, table: str) -> str:
-    data = json.dumps(plotly_figure(chart), sort_keys=True, allow_nan=False, separators=(",", ":")).replace("<", "\\u003c")
-    files = " and ".join(f'<a href="figures/{chart.key}.{kind}">{kind.upper()}</a>' for kind in ("svg", "png"))
-    return (
-        f'<figure><h3>{_e(chart.title)}</h3><div class="chart" id="{chart.key}" role="img" aria-label="{_e(chart.alternative)}"></div>'
-        f'<script type="application/json" class="figure" data-for="{chart.key}">{data}</script>'
-        f"<figcaption>{_e(chart.alternative)} <small>{_e(chart.caption)}. {files}</small></figcaption>{table}</figure>"
-    )
-
-
 _FRONT = (
     "<p>Each point is an architecture at a supply voltage and the highest frequency it allows there, less the margin. Solid lines follow one "
     "architecture through the voltages (DVFS); dashed lines keep its nominal voltage and lower the frequency only. Efficiency is of the whole "
@@ -191,8 +168,8 @@ _ENERGY = "<p>Along the voltages of the architecture with the highest DVFS effec
 
 def _summary(cases: Sequence[CaseResults], model: FittedModel, pareto: pd.DataFrame) -> str:
     marks = [
-        f"<strong>Provisional:</strong> the figures of {_e(', '.join(model.provisional))} rest on provisional constants." if model.provisional else "",
-        f"<strong>Wires:</strong> {_e(_WIRES.get(model.layout, model.layout))}.",
+        f"<strong>Provisional:</strong> the figures of {escaped(', '.join(model.provisional))} rest on provisional constants." if model.provisional else "",
+        f"<strong>Wires:</strong> {escaped(_WIRES.get(model.layout, model.layout))}.",
         "<strong>Modelled:</strong> points come from laws fitted to RTL simulation, synthesis, timing and replayed activity, not from silicon; "
         "the errors are below.",
     ]
@@ -202,13 +179,13 @@ def _summary(cases: Sequence[CaseResults], model: FittedModel, pareto: pd.DataFr
     for case in cases:
         best = case.pareto.loc[case.pareto["efficiency_gops_w"].idxmax()]
         found.append(
-            f"<li>{_e(case.name)}: up to {best['efficiency_gops_w']:.4g} GOPS/W at {best['throughput_ips']:.4g} inferences/s ({best['vdd_v']:.2f} V, "
-            f"{best['freq_hz'] / 1e6:.0f} MHz; {_e(best['architecture'])}); the DRAM spends {dram_share(best):.0%} of the energy.</li>"
+            f"<li>{escaped(case.name)}: up to {best['efficiency_gops_w']:.4g} GOPS/W at {best['throughput_ips']:.4g} inferences/s ({best['vdd_v']:.2f} V, "
+            f"{best['freq_hz'] / 1e6:.0f} MHz; {escaped(best['architecture'])}); the DRAM spends {dram_share(best):.0%} of the energy.</li>"
         )
     return (
         "<p>Which accelerator architecture, at which supply voltage and clock frequency, gives the best trade between throughput and energy efficiency "
         "when the off-chip DRAM does not scale with the core. GOPS count two operations for each multiply-accumulate of the network.</p>"
-        f"<p>{_e(_technology(model.technology))}</p><ul>{''.join(f'<li>{mark}</li>' for mark in marks if mark)}</ul><ul>{''.join(found)}</ul>"
+        f"<p>{escaped(_technology(model.technology))}</p><ul>{''.join(f'<li>{mark}</li>' for mark in marks if mark)}</ul><ul>{''.join(found)}</ul>"
     )
 
 
@@ -239,15 +216,15 @@ def _points_table(case: CaseResults) -> str:
         (row["architecture"], *(float(row[name] * scale) for name, (_, scale) in _SUMMARY_COLUMNS.items()), row["bound"], "yes" if row["provisional"] else "no")
         for _, row in front.iterrows()
     ]
-    return f"<h3>{_e(case.name)}: {len(rows)} Pareto points</h3>" + _table(case.caption, header, rows)
+    return f"<h3>{escaped(case.name)}: {len(rows)} Pareto points</h3>" + table(case.caption, header, rows)
 
 
 def _layers(cases: Sequence[CaseResults], charts: Sequence[Sequence[Chart]]) -> str:
     parts = ["<p>Time of each layer at selected Pareto points; the colour says what sets its pace.</p>"]
     for case, own in zip(cases, charts, strict=True):
-        parts += [_figure(chart, "") for chart in own] or [f"<p>{_e(case.name)}: no layers were recorded.</p>"]
+        parts += [figure(chart) for chart in own] or [f"<p>{escaped(case.name)}: no layers were recorded.</p>"]
         if own:
-            parts.append(_folded(case.layers, f"Layers of {case.name}"))
+            parts.append(folded(case.layers, f"Layers of {case.name}", f"layers-{case.key}", _SAME))
     return "".join(parts)
 
 
@@ -290,8 +267,8 @@ def _errors(model: FittedModel, chart: Chart) -> str:
     )
     return (
         "<p>Errors are relative, of predictions of variants, designs, voltages or layers that took no part in the fit that predicts them.</p>"
-        + _figure(chart, "")
-        + "".join(_table(*table) if table[2] else f"<p>{table[0]}: none.</p>" for table in tables)
+        + figure(chart)
+        + "".join(table(*one) if one[2] else f"<p>{one[0]}: none.</p>" for one in tables)
     )
 
 
@@ -305,71 +282,9 @@ def _flat(value: object, name: str = "") -> list[tuple[str, object]]:
 
 
 def _provenance(run: dict, model: FittedModel) -> str:
-    parts = [_table("The exploration (run.json)", ("entry", "value"), _flat(run))]
+    parts = [table("The exploration (run.json)", ("entry", "value"), _flat(run))]
     for source in model.sources:
-        parts.append(_table(f"Table fitted: {source.path}", ("entry", "value"), _flat(source.model_dump(mode="json"))))
+        parts.append(table(f"Table fitted: {source.path}", ("entry", "value"), _flat(source.model_dump(mode="json"))))
     stages = ", ".join(f"<code>voltfront {stage}</code>" for stage in ("characterize", "fit", "explore", "report"))
     parts.append(f"<p>To make it again: <code>make run</code>, or stage by stage {stages}.</p>")
     return "".join(parts)
-
-
-_CSS = """
-:root { color-scheme: light dark; --text: #1a1a1a; --back: #ffffff; --soft: #f2f2f2; --line: #bbbbbb; --link: #0055aa; }
-@media (prefers-color-scheme: dark) { :root { --text: #e8e8e8; --back: #161616; --soft: #262626; --line: #555555; --link: #7cb8ff; } }
-body { margin: 0 auto; padding: 1rem; max-width: 75rem; font: 16px/1.5 system-ui, sans-serif; color: var(--text); background: var(--back); }
-a { color: var(--link); } nav a { margin-right: 1rem; } figure { margin: 1.5rem 0; } figcaption small { display: block; }
-.scroll { overflow: auto; max-height: 26rem; border: 1px solid var(--line); margin: .5rem 0 1.5rem; }
-table { border-collapse: collapse; font-size: .85rem; font-variant-numeric: tabular-nums; } caption { text-align: left; padding: .3rem .6rem; }
-th, td { padding: .2rem .6rem; text-align: right; border-top: 1px solid var(--line); white-space: nowrap; }
-tbody th { text-align: left; font-weight: normal; } thead th { position: sticky; top: 0; background: var(--soft); } tbody tr:hover { background: var(--soft); }
-.chart { min-height: 460px; overflow: hidden; }
-"""
-
-_DRAW = """
-const dark = matchMedia("(prefers-color-scheme: dark)");
-function colours() {
-  const style = getComputedStyle(document.documentElement), text = style.getPropertyValue("--text").trim(), line = style.getPropertyValue("--line").trim();
-  return {"font.color": text, "xaxis.gridcolor": line, "yaxis.gridcolor": line, "xaxis.linecolor": line, "yaxis.linecolor": line};
-}
-const drawn = [...document.querySelectorAll("script.figure")].map(script => {
-  const figure = JSON.parse(script.textContent), chart = document.getElementById(script.dataset.for);
-  const plotted = Plotly.newPlot(chart, figure.data, figure.layout, {responsive: true, displaylogo: false});
-  return plotted.then(() => Plotly.relayout(chart, colours())).then(() => chart);
-});
-dark.addEventListener("change", () => drawn.forEach(each => each.then(chart => Plotly.relayout(chart, colours()))));
-"""
-
-
-def _page(sections: Sequence[tuple[str, str, str]]) -> str:
-    links = "".join(f'<a href="#{key}">{title}</a>' for key, title, _ in sections)
-    body = "".join(f'<section aria-labelledby="{key}"><h2 id="{key}">{title}</h2>{content}</section>\n' for key, title, content in sections)
-    policy = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
-    return (
-        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8"><meta http-equiv="Content-Security-Policy" content="{policy}">'
-        f'<meta name="viewport" content="width=device-width, initial-scale=1"><title>Voltfront report</title><style>{_CSS}</style></head>\n'
-        f"<body><header><h1>Voltfront: throughput against energy efficiency</h1><nav aria-label='Sections'>{links}</nav></header>\n<main>{body}</main>\n"
-        f"<noscript><p>Without scripts the figures are in the folder figures beside this page; the tables are complete.</p></noscript>\n"
-        f"<script>{get_plotlyjs()}</script>\n<script>{_DRAW}</script></body></html>\n"
-    )
-
-
-def _write(page: str, charts: Sequence[Chart], fronts: Sequence[Chart], out_dir: Path, headline: Path | None) -> None:
-    """Everything is made in a temporary folder beside its place and moved when it is whole, the page last."""
-    out_dir.mkdir(parents=True, exist_ok=True)
-    made = Path(tempfile.mkdtemp(dir=out_dir, prefix=".building-"))
-    try:
-        for chart in charts:
-            save_chart(chart, made)
-        save_panels(tuple(fronts), made / "pareto")
-        (made / "index.html").write_text(page, encoding="utf-8")
-        if headline is not None:
-            headline.parent.mkdir(parents=True, exist_ok=True)
-            copy = headline.with_name(f".{headline.name}.new")
-            shutil.copyfile(made / "pareto.png", copy)
-            os.replace(copy, headline)
-        (out_dir / "figures").mkdir(exist_ok=True)
-        for path in sorted(made.glob("*.png")) + sorted(made.glob("*.svg")):
-            os.replace(path, out_dir / "figures" / path.name)
-        os.replace(made / "index.html", out_dir / "index.html")
-    finally:
-        shutil.rmtree(made, ignore_errors=True)

@@ -139,10 +139,10 @@ def shares_chart(cases: Iterable[CaseResults], caption: str) -> Chart:
 
 
 def layers_charts(case: CaseResults, taken: set[str]) -> list[Chart]:
-    """Time of each layer, coloured by what bounds it, for each chosen point in `layers`."""
+    """Time of each layer, coloured by what bounds it, for each chosen point in `layers` but those of the rest of the front."""
     bounds = sorted(case.layers["bound"].unique())
     charts = []
-    for choice, rows in case.layers.groupby("choice", sort=False):
+    for choice, rows in case.layers[~case.layers["choice"].str.startswith("front ")].groupby("choice", sort=False):
         names = tuple(dict.fromkeys(rows["layer"]))
         series = []
         for i, bound in enumerate(bounds):

@@ -107,6 +107,9 @@ def test_front_is_that_of_all_points_compared_with_each_other(explored, everythi
         fastest = layers[(layers["network"] == network) & (layers["batch"] == batch) & (layers["choice"] == "fastest")]
         assert (fastest["latency_s"] * fastest["repeats"]).sum() == pytest.approx(best["latency_s"].iloc[-1])
         assert (fastest["core_energy_j"] * fastest["repeats"]).sum() == pytest.approx(best["core_energy_j"].iloc[-1])
+        mine = layers[(layers["network"] == network) & (layers["batch"] == batch)]
+        recorded = (mine["latency_s"] * mine["repeats"]).groupby(mine["choice"]).sum()
+        assert {f"{s:.9g}" for s in recorded} == {f"{s:.9g}" for s in best["latency_s"]}
         assert (layers["utilization"] <= 1).all() and fastest["macs"].sum() == (665_784_864 if network == "alexnet_conv" else 724_406_816) * batch
 
 
