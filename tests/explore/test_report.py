@@ -126,7 +126,8 @@ def test_same_input_gives_same_bytes(written, tmp_path):
 def test_names_from_files_stay_text(tmp_path):
     page = write_report(**inputs(tmp_path / "explore", networks=(HOSTILE,), commit=HOSTILE, block=HOSTILE), out_dir=tmp_path / "out")
     elements = _Elements(page.read_text(encoding="utf-8"))
-    assert len([tag for tag, _ in elements.tags if tag == "script"]) == len(figures(page)) + 2 == 8 + 2
+    scripts = [attributes.get("type") for tag, attributes in elements.tags if tag == "script"]
+    assert len(figures(page)) == 8 and scripts.count("application/json") == 8 + 2 * 3 + 1 and scripts.count(None) == len(scripts) - 15 == 3
     assert not any("bad.example" in a.get("href", "") for _, a in elements.tags)
     assert HOSTILE in elements.text
     texts = json.dumps(figures(page))
