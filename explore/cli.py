@@ -12,6 +12,7 @@ _COMMANDS = {
     "rtl": "hw.cli", "compile": "hw.cli", "simulate": "hw.cli", "cells": "flow.cli",
     "technology": "flow.cli", "characterize": "flow.cli", "tables": "flow.cli", "placement": "flow.cli", "doctor": "flow.cli",
     "fit": "fit.cli", "explore": "explore.commands", "schedule": "explore.commands", "report": "explore.commands", "run": "explore.commands",
+    "export": "explore.export_commands", "import": "explore.export_commands",
 }  # fmt: skip
 """Which module holds each command. Modules are imported only when their command is used, so that `--help` is quick."""
 
@@ -23,7 +24,8 @@ class _Rooms(click.Group):
     def get_command(self, context, name):
         if name not in _COMMANDS:
             return None
-        return getattr(import_module(_COMMANDS[name]), name)
+        module = import_module(_COMMANDS[name])
+        return getattr(module, name, None) or getattr(module, f"{name}_")  # `import` is a word of Python's
 
     def resolve_command(self, context, args):
         if args and args[0] not in _COMMANDS:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from explore import points
+from explore import components, points
 from fit import model
 from flow import table
 from hw import isa, registers
@@ -95,7 +95,9 @@ def page() -> str:
                 ),
                 _columns("architectures.parquet", points.ARCHITECTURE_COLUMNS, "Every architecture that was evaluated."),
                 _columns("dvfs.csv", points.SWEEP_COLUMNS, "The sweeps of the architectures with the highest DVFS effectiveness; then the columns of points."),
-                _columns("layers.csv", points.LAYER_COLUMNS, "The layers of selected Pareto points."),
+                _columns("layers.csv", points.LAYER_COLUMNS, "The layers of the Pareto points."),
+                _columns("components.csv, components.parquet", components.COMPONENT_COLUMNS, "Written by `voltfront export`. `explore/components.py`."),
+                _columns("actions.csv, actions.parquet", components.ACTION_COLUMNS, "Written by `voltfront export`. `explore/components.py`."),
             ]
         )
         + "\n"

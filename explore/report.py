@@ -80,7 +80,8 @@ def _explorer_data(path: Path, cases: Sequence[CaseResults], run: dict) -> dict:
         first = case.pareto.iloc[0]
         key = {name: first[name].item() if hasattr(first[name], "item") else first[name] for name in CASE}
         same = {name: str(first[name]) for name in CONDITIONS}
-        packed.append(key | {"key": case.key, "caption": case.caption, "same": same} | packed_case(path, key, case.dvfs[case.dvfs["sweep"] == "dvfs"], LIMIT // len(cases)))
+        points = packed_case(path, key, case.dvfs[case.dvfs["sweep"] == "dvfs"], LIMIT // len(cases))
+        packed.append(key | {"key": case.key, "caption": case.caption, "same": same} | points)
     return {"cases": packed, "case_columns": list(CASE), "parts": list(ENERGIES), "palette": PALETTE, "design": design_form(run)}
 
 

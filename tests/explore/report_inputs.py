@@ -37,7 +37,8 @@ def point(network, batch, vdd_v, architecture="r4c8l8_d16s1p1", slower=1.0):
 
 def layer(network, batch, name, latency_s, bound):
     row = dict.fromkeys(LAYER_COLUMNS, 1.0) | {
-        "network": network, "batch": batch, "dram": "lpddr3_1600_x32", "choice": "balanced", "architecture": "r4c8l8_d16s1p1", "vdd_v": 0.7, "layer": name, "order": "weights",
+        "network": network, "batch": batch, "dram": "lpddr3_1600_x32", "choice": "balanced", "architecture": "r4c8l8_d16s1p1",
+        "vdd_v": 0.7, "layer": name, "order": "weights",
         "latency_s": latency_s, "bound": bound,
     }  # fmt: skip
     return {name: row[name] for name in LAYER_COLUMNS}
