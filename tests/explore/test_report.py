@@ -163,7 +163,7 @@ def edit_points(folder, change):
         (lambda d: (d / "points.parquet").unlink(), "table must exist, not be absent"),
         (lambda d: (d / "points.parquet").write_bytes(b"PAR1 cut off"), "table must be readable Parquet"),
         (lambda d: edit_points(d, lambda f: f[f["batch"] != 16]), "table must have points of each case, not none of alexnet, 16"),
-        (lambda d: edit_points(d, lambda f: f.assign(points_version=2)), "points_version must be 1, not 2"),
+        (lambda d: edit_points(d, lambda f: f.assign(points_version=1)), "points_version must be 2, not 1"),
         (lambda d: edit_points(d, lambda f: f.assign(latency_s_lo=float("nan"))), "values of latency_s_lo must be finite numbers above 0"),
         (lambda d: edit_points(d, lambda f: f.drop(columns="rows")), "columns must include rows, not lack it"),
         (lambda d: (d / "layers.csv").write_text('"a\n'), "table must be readable CSV"),
