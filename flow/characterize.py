@@ -46,14 +46,14 @@ def characterize(
     """Measure all designs of `plan` whose shard in `<shards>/<technology>` is missing or stale, and assemble the tables.
 
     `scheduler` is the address of a dask scheduler whose workers have this project installed; by default `workers` processes of this
-    machine do the work. Returns the paths of `<tables>/<technology>/corners.csv` and `<tables>/cycles.csv`. The first design that fails
-    ends the campaign with its error; what is finished by then is kept.
+    machine do the work. Returns the paths of `<tables>/<technology>/corners.csv` and `<tables>/cycles.csv`. Designs that fail do not
+    hold up others; the campaign then ends with the first one's error.
     """
     from distributed import as_completed
 
     corners, folder, designs = table_corners(technology), shards / technology.name, plan.all_designs()
     with _cluster(workers, scheduler) as client:
-        futures = {}
+        futures, failed = {}, []
         for design in designs:
             known = _known_inputs(folder / f"{design.name}{SUFFIX}")
             task = client.submit(
@@ -62,13 +62,24 @@ def characterize(
             futures[task] = design.name
         with tqdm(total=len(futures), desc="characterize", unit="design", file=sys.stderr, disable=None, mininterval=5) as bar:
             for done in as_completed(list(futures)):
-                shard = _result(done, futures[done])
-                if shard is not None:
-                    write_shard(shard, folder)
+                name, what = futures[done], "measured"
+                try:
+                    shard = _result(done, name)
+                except (ConfigError, ToolError) as error:
+                    failed.append((name, error))
+                    what = "failed"
+                else:
+                    if shard is None:
+                        what = "is fresh"
+                    else:
+                        write_shard(shard, folder)
                 bar.update()
                 if bar.disable:
-                    print(f"characterize: {futures[done]} {'measured' if shard else 'is fresh'}", file=sys.stderr, flush=True)
+                    print(f"characterize: {name} {what}", file=sys.stderr, flush=True)
                 done.release()
+    if failed:
+        names, first = ", ".join(name for name, _ in failed), failed[0][1]
+        raise type(first)(f"{len(failed)} of {len(designs)} designs must be measured, not fail ({names}); the first one: {first}")
     return assemble([read_shard(folder / f"{design.name}{SUFFIX}") for design in designs], technology=technology.name, tables=tables)
 
 

@@ -44,12 +44,13 @@ class GlitchFactor:
     cycles: int
 
 
-@step(version=1, tools=("sta", "iverilog"), modules=(block_power_module, logic, netlist_module, placement, recording, tech, timing_netlist))
+@step(version=2, tools=("sta", "iverilog"), modules=(block_power_module, logic, netlist_module, placement, recording, tech, timing_netlist))
 def glitch_factor(
     folder: Path, *, netlist: Path, places: Path, module: str, clocks: tuple[str, ...], when: Event, trace: Path, scopes: tuple[str, ...], cycles: int,
-    liberty: tuple[Path, ...], wire: WireModel, period_s: float, timeout_s: float = 900.0,
+    trace_cycles: int, liberty: tuple[Path, ...], wire: WireModel, period_s: float, timeout_s: float = 900.0,
 ) -> GlitchFactor:  # fmt: skip
-    """The factor of a module without black boxes in its active cycles, from the first `cycles` recorded cycles of the instances at `scopes`.
+    """The factor of a module without black boxes in its active cycles, from `cycles` of the `trace_cycles` recorded ones of the instances at
+    `scopes`: from the first active one on. Instances that never work are left out.
 
     `period_s` must be long enough for everything to settle. Raises `ToolError` if a tool fails or an output of the timed simulation is
     not what was recorded.
@@ -73,7 +74,13 @@ def glitch_factor(
     np.add.at(load_f, mapped.pin_net, np.concatenate([np.zeros(0), *(pins[k] for k in mapped.cell_type)]))
     counted = ~clock_network(mapped, clocks).nets & (mapped.driver >= 0)
     for scope in scopes:
-        recorded = record(waveform, scope=f"tb.dut.{scope}", clocks=clocks, ports=ports, event=when, cycles=TRACE_MARGIN_CYCLES + cycles)
+        deciding = {name: ports[name] for group in when for name in group}
+        whole = record(waveform, scope=f"tb.dut.{scope}", clocks=clocks, ports=deciding, event=when, cycles=trace_cycles)
+        works = np.flatnonzero(whole.phases.get("active", np.zeros(0, dtype=bool))[TRACE_MARGIN_CYCLES:])
+        if len(works) == 0:
+            continue
+        first = max(0, min(int(works[0]), trace_cycles - TRACE_MARGIN_CYCLES - cycles))
+        recorded = record(waveform, scope=f"tb.dut.{scope}", clocks=clocks, ports=ports, event=when, cycles=TRACE_MARGIN_CYCLES + cycles, first=first)
         timed, settled = simulate_timed(folder, modules[module], recorded, clocks[0], period_s, timeout_s)
         active = recorded.phases.get("active", np.zeros(recorded.cycles, dtype=bool)).copy()
         active[:TRACE_MARGIN_CYCLES] = False
@@ -81,7 +88,7 @@ def glitch_factor(
         moved.append(np.stack([weights @ timed[:, active], weights @ settled[:, active]]))
     for scratch in ("design.v", "design.spef", "design.sdf", "cells.v", "tb.v", "inputs.txt", "outputs.txt", "simulation", "nets.vcd"):
         (folder / scratch).unlink(missing_ok=True)
-    return ratio(np.concatenate(moved, axis=1))
+    return ratio(np.concatenate(moved, axis=1) if moved else np.zeros((2, 0)))
 
 
 def ratio(moved: np.ndarray) -> GlitchFactor:

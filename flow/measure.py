@@ -119,6 +119,7 @@ def _glitches(design: MappedDesign, block: Block, module: MappedModule, trace: T
     return run_step(
         glitch_factor, cache=design.cache, netlist=module.netlist, places=module.places, module=block.module, clocks=tuple(block.clocks),
         when=KINDS[block.name].when, trace=trace.path, scopes=sampled_instances(block, instances)[:GLITCH_INSTANCES], cycles=GLITCH_CYCLES,
+        trace_cycles=trace.cycles(_domain(block), tuple(block.clocks)),
         liberty=design.liberty[design.corners.index(nominal.corner)], wire=design.technology.wire, period_s=period_s,
     )  # fmt: skip
 

@@ -33,10 +33,10 @@ class Waveform:
 
 
 def record(
-    waveform: Waveform, *, scope: str, clocks: Sequence[str], ports: Mapping[str, int], event: Event, cycles: int
+    waveform: Waveform, *, scope: str, clocks: Sequence[str], ports: Mapping[str, int], event: Event, cycles: int, first: int = 0
 ) -> Recording:
     """The boundary of the instance at `scope`: its `ports` (name to width; `instance/port` for those of black boxes below it),
-    for the first `cycles` cycles in the waveform.
+    for `cycles` cycles of the waveform from cycle `first` on.
 
     A cycle ends with a rising edge of any of `clocks`; values are those just before it. Cycles in which `event` holds are
     the phase `active`, the others `idle`. Raises `ToolError` if the waveform is shorter or a port is missing or unknown (x).
@@ -46,9 +46,9 @@ def record(
     if missing:
         raise ToolError(f"ports must be in the waveform, not missing as {', '.join(missing)} ({scope})")
     rising = [_rising_edges(variables[clock].tv) for clock in clocks]
-    edges = np.unique(np.concatenate(rising))[:cycles]
+    edges = np.unique(np.concatenate(rising))[first : first + cycles]
     if len(edges) < cycles:
-        raise ToolError(f"waveform must hold {cycles} cycles, not {len(edges)} ({scope}); record a longer window")
+        raise ToolError(f"waveform must hold {first + cycles} cycles, not {first + len(edges)} ({scope}); record a longer window")
     values = {name: _sample(variables[name.replace("/", ".")], edges, width, f"{scope}.{name}") for name, width in ports.items()}
     active = np.zeros(cycles, dtype=bool)
     for group in event:
