@@ -363,7 +363,7 @@ def _distributed(job: Job, missing: list[tuple[int, list[NDArray], Path]], sched
     except ImportError:
         raise ConfigError("distributed must be installed for a scheduler, and is not; pip install distributed") from None
     try:
-        client = Client(scheduler, timeout=20, set_as_default=False)
+        client = Client(scheduler, timeout=20)
     except (OSError, ValueError) as error:
         raise ConfigError(f"scheduler must be the address of a dask scheduler that answers, not {scheduler!r} ({error})") from None
     with client:

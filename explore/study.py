@@ -166,6 +166,7 @@ less than a tenth of their clock from some voltage on.
 
 ## Claims, and which flip
 
+What a claim compares with "without memory" is that of the table above, with no constant changed.
 Each claim is computed from the tables above, and again with each assumed constant at a low and a high value ({ranges}).
 
 {_table(["claim", "holds", "flips with"], [[claim, "yes" if ours[claim] else "no", flip] for claim, flip in flips])}

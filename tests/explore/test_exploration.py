@@ -306,3 +306,14 @@ def test_a_stage_is_done_again_only_if_something_changed(tmp_path):
     with pytest.raises(ZeroDivisionError):
         run_stage("some", {"x": 3}, [output], lambda: 1 / 0, stamps=tmp_path / "stamps")
     assert stage(x=3)
+
+
+def test_a_dask_scheduler_gives_the_same_bytes(explored, model_path, tmp_path):
+    from distributed import LocalCluster
+
+    with LocalCluster(n_workers=1, threads_per_worker=1, dashboard_address=None) as cluster:
+        explore_all(model_path=model_path, space=SPACE, out=tmp_path, scheduler=cluster.scheduler_address, command="made up")
+    for name in FILES:
+        assert (tmp_path / name).read_bytes() == (explored[1] / name).read_bytes(), name
+    with pytest.raises(ConfigError, match="scheduler must be the address of a dask scheduler that answers"):
+        explore_all(model_path=model_path, space=SPACE, out=tmp_path / "none", scheduler="no address", command="made up")
