@@ -5,7 +5,7 @@ VF     := $(VENV)/bin/voltfront
 CONFIG ?= small
 OUT    ?= build/rtl/$(basename $(notdir $(CONFIG)))
 
-.PHONY: help setup run rtl sim cells technology characterize characterize-full tables check-tables fit explore report study figure test verify lint release-check bench bench-flow clean
+.PHONY: help setup run rtl sim cells technology characterize characterize-full tables check-tables fit explore report study figure test verify lint torture release-check bench bench-flow clean
 .DEFAULT_GOAL := help
 
 help:          ## this list
@@ -67,6 +67,9 @@ verify: setup  ## the verification campaign: random designs x random layers on t
 
 lint: setup    ## common mistakes
 	$(PY) -m ruff check .
+
+torture: setup  ## thousands of malformed inputs over all entry points
+	$(PY) tests/torture.py --count 3000
 
 release-check:  ## build the wheel, install it into a clean environment and run the main commands there (minutes)
 	.ci/release-check

@@ -37,6 +37,8 @@ def check_refused(run: subprocess.CompletedProcess, code: int, *words: str) -> N
         (("activation_bank_bytes: 8192", "activation_bank_bytes: 9000"), ("activation_bank_bytes", "9000")),
         (("version: 1", "version: 9"), ("version", "9")),
         (("array:", "array: ["), ("valid YAML", "line")),
+        (("version: 1", "version: " + "9" * 5000), ("valid YAML", "digits")),
+        (("rows: 2", "rows: " + "x" * 5000), ("array.rows", "5002 characters")),
     ],
 )
 def test_a_wrong_design_is_refused_by_key_and_rule(tmp_path, change, words):
