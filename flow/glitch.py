@@ -31,7 +31,7 @@ from hw.errors import ToolError
 
 _BATCHES = 10
 _INPUT_DELAY_SHARE = 0.05
-"""Inputs change this share of the period after the rising edge, about when registers of other blocks do."""
+"""Inputs change this share of the period after the clock has reached the registers, about when registers of other blocks do."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,16 +44,16 @@ class GlitchFactor:
     cycles: int
 
 
-@step(version=2, tools=("sta", "iverilog"), modules=(block_power_module, logic, netlist_module, placement, recording, tech, timing_netlist))
+@step(version=3, tools=("sta", "iverilog"), modules=(block_power_module, logic, netlist_module, placement, recording, tech, timing_netlist))
 def glitch_factor(
     folder: Path, *, netlist: Path, places: Path, module: str, clocks: tuple[str, ...], when: Event, trace: Path, scopes: tuple[str, ...], cycles: int,
-    trace_cycles: int, liberty: tuple[Path, ...], wire: WireModel, period_s: float, timeout_s: float = 900.0,
+    trace_cycles: int, liberty: tuple[Path, ...], wire: WireModel, period_s: float, clock_latency_s: float, timeout_s: float = 900.0,
 ) -> GlitchFactor:  # fmt: skip
     """The factor of a module without black boxes in its active cycles, from `cycles` of the `trace_cycles` recorded ones of the instances at
     `scopes`: from the first active one on. Instances that never work are left out.
 
-    `period_s` must be long enough for everything to settle. Raises `ToolError` if a tool fails or an output of the timed simulation is
-    not what was recorded.
+    `period_s` must be long enough for everything to settle; `clock_latency_s` is the delay of the clock tree. Raises `ToolError` if a
+    tool fails or an output of the timed simulation is not what was recorded.
     """
     library = read_libraries(liberty)
     mapped = read_netlist(netlist, library, top=module)
@@ -81,7 +81,7 @@ def glitch_factor(
             continue
         first = max(0, min(int(works[0]), trace_cycles - TRACE_MARGIN_CYCLES - cycles))
         recorded = record(waveform, scope=f"tb.dut.{scope}", clocks=clocks, ports=ports, event=when, cycles=TRACE_MARGIN_CYCLES + cycles, first=first)
-        timed, settled = simulate_timed(folder, modules[module], recorded, clocks[0], period_s, timeout_s)
+        timed, settled = simulate_timed(folder, modules[module], recorded, clocks[0], period_s, timeout_s, clock_latency_s)
         active = recorded.phases.get("active", np.zeros(recorded.cycles, dtype=bool)).copy()
         active[:TRACE_MARGIN_CYCLES] = False
         weights = np.where(counted, load_f, 0.0)
@@ -144,7 +144,7 @@ def cell_model(kind: CellLogic) -> str:
 
 
 def simulate_timed(
-    folder: Path, design: TimingModule, recorded: Recording, clock: str, period_s: float, timeout_s: float
+    folder: Path, design: TimingModule, recorded: Recording, clock: str, period_s: float, timeout_s: float, clock_latency_s: float = 0.0
 ) -> tuple[np.ndarray, np.ndarray]:
     """Changes of each net [nets, cycles], and those of its settled values from one cycle's end to the next.
 
@@ -155,12 +155,15 @@ def simulate_timed(
     inputs = [port for port in mapped.ports.values() if port.is_source and port.name != clock]
     outputs = [port for port in mapped.ports.values() if not port.is_source]
     period_ps = math.ceil(period_s * 1e12)
+    delay_ps = max(1, round(clock_latency_s * 1e12 + _INPUT_DELAY_SHARE * period_ps))
+    if 2 * delay_ps >= period_ps:
+        raise ToolError(f"clock latency must leave inputs half of the period of {period_ps} ps, not {delay_ps} ps; give a longer one ({mapped.name})")
     for name, ports in (("inputs", inputs), ("outputs", outputs)):
         words = np.concatenate([recorded.values[port.name][:, ::-1] for port in ports], axis=1)
         (folder / f"{name}.txt").write_text("\n".join("".join(map(str, row)) for row in words.tolist()) + "\n", encoding="utf-8")
     known = Replayer(mapped, clocks=(clock,)).known_registers(recorded.registers)
     preset = [f"dut.{design.cells[cell]}.s = {bit};" for cell, bit in known.items()]
-    (folder / "tb.v").write_text(_bench(mapped.name, inputs, outputs, clock, recorded.cycles, period_ps, preset), encoding="utf-8")
+    (folder / "tb.v").write_text(_bench(mapped.name, inputs, outputs, clock, recorded.cycles, period_ps, delay_ps, preset), encoding="utf-8")
     compiler = [find_tool("iverilog"), "-g2012", "-gspecify", "-Tmax", "-o", "simulation", "tb.v", "design.v", "cells.v"]
     run_tool(compiler, cwd=folder, timeout_s=timeout_s, step="iverilog", error_patterns=[r"\berror\b"])
     errors = (r"^ERROR", r"SDF ERROR", r"Unable to annotate", r"differs")
@@ -191,8 +194,8 @@ def simulate_timed(
     return timed, settled
 
 
-def _bench(module: str, inputs: Sequence, outputs: Sequence, clock: str, cycles: int, period_ps: int, preset: Sequence[str]) -> str:
-    """A test bench: inputs change shortly after each rising edge, outputs are compared just before the next."""
+def _bench(module: str, inputs: Sequence, outputs: Sequence, clock: str, cycles: int, period_ps: int, delay_ps: int, preset: Sequence[str]) -> str:
+    """A test bench: inputs change `delay_ps` after each rising edge, outputs are compared just before the next."""
     wide, out = sum(len(port.nets) for port in inputs), sum(len(port.nets) for port in outputs)
 
     def pins(ports: Sequence, word: str, width: int) -> list[str]:
@@ -203,7 +206,6 @@ def _bench(module: str, inputs: Sequence, outputs: Sequence, clock: str, cycles:
         return found
 
     connections = ", ".join([f".{clock}(clk)", *pins(inputs, "in", wide), *pins(outputs, "out", out)])
-    delay_ps = max(1, round(_INPUT_DELAY_SHARE * period_ps))
     return f"""`timescale 1ps/1ps
 module tb;
   reg clk = 0; reg [{wide - 1}:0] in; wire [{out - 1}:0] out; integer t;

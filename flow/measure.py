@@ -91,7 +91,10 @@ def _layout_rows(design: MappedDesign, layout: str, traces: Sequence[Trace], ins
             for trace in traces
         ]  # fmt: skip
         timings = design.time(block.module, clocks, mapped)
-        glitches = _glitches(design, block, module, traces[0], timings, instances) if block.name == "pe" and module.placed else NO_GLITCHES
+        glitches = NO_GLITCHES
+        if block.name == "pe" and module.placed:
+            latencies_s = [max(power[number].clock_latency_s for power in powers) for number in range(len(design.corners))]
+            glitches = _glitches(design, block, module, traces[0], timings, latencies_s, instances)
         # What is inside a black box counts from the clock port of the box on.
         held = [kind for kind in design.below(block.module)[1:]]
         for number, (corner, timing) in enumerate(zip(design.corners, timings, strict=True)):
@@ -112,15 +115,18 @@ def _layout_rows(design: MappedDesign, layout: str, traces: Sequence[Trace], ins
     return rows + _whole_rows(design, identity, rows, wholes), paths
 
 
-def _glitches(design: MappedDesign, block: Block, module: MappedModule, trace: Trace, timings: Sequence[TimingResult], instances: int) -> GlitchFactor:
+def _glitches(
+    design: MappedDesign, block: Block, module: MappedModule, trace: Trace, timings: Sequence[TimingResult], latencies_s: Sequence[float], instances: int
+) -> GlitchFactor:
     """The glitch factor of a PE at the nominal corner: gates slow down alike at another supply, so it hardly depends on it."""
     nominal = min(timings, key=lambda timing: abs(timing.corner.vdd_v - design.technology.nominal_vdd_v))
+    at = design.corners.index(nominal.corner)
     period_s = 3 * max(clock.min_period_s for clock in nominal.clocks)
     return run_step(
         glitch_factor, cache=design.cache, netlist=module.netlist, places=module.places, module=block.module, clocks=tuple(block.clocks),
         when=KINDS[block.name].when, trace=trace.path, scopes=sampled_instances(block, instances)[:GLITCH_INSTANCES], cycles=GLITCH_CYCLES,
         trace_cycles=trace.cycles(_domain(block), tuple(block.clocks)),
-        liberty=design.liberty[design.corners.index(nominal.corner)], wire=design.technology.wire, period_s=period_s,
+        liberty=design.liberty[at], wire=design.technology.wire, period_s=period_s, clock_latency_s=latencies_s[at],
     )  # fmt: skip
 
 
