@@ -35,8 +35,8 @@ technology: setup  ## docs/technology.md: the library against published silicon 
 characterize: setup  ## simulate, synthesize, time and measure the calibration set
 	$(VF) characterize
 
-characterize-full: setup  ## the full calibration set, resumable: hours; results go to flow/tables, to be committed
-	$(VF) characterize --plan full --shards flow/tables
+characterize-full: setup  ## the full calibration set, resumable: hours; results go to flow/tables/full, to be committed
+	$(VF) characterize --plan full --shards flow/tables/full
 
 tables: setup  ## build/tables from the results that ship with the project
 	$(VF) tables

@@ -189,8 +189,9 @@ def run(plan, technology, space, mem_clk_hz, margin, objective, workers, as_json
     from explore.stages import run_stage, source_hash
     from fit.fitting import fit
     from flow.cache import file_hash
-    from flow.characterize import characterize
+    from flow.characterize import characterize, shipped_difference
     from flow.plan import load_plan
+    from flow.shards import SHIPPED
     from flow.tech import load_technology
     from flow.tools import TOOLS, tool_version
 
@@ -203,6 +204,14 @@ def run(plan, technology, space, mem_clk_hz, margin, objective, workers, as_json
         done = run_stage(name, inputs, outputs, work)
         click.echo(f"{name}: {'done' if done else 'unchanged'} ({outputs[0]})", err=True)
 
+    def measure():
+        # What ships is not measured again but for one design, which shows that the flow runs here and measures the same.
+        afresh = plan.held_out[:1]
+        characterize(plan, technology, tables=tables, workers=workers, command=command, shipped=SHIPPED / plan.name, afresh=afresh)
+        for name in afresh:
+            if (difference := shipped_difference(name, plan, technology)) is not None:
+                click.echo(f"characterize: {name}, measured here, differs from what ships by at most {difference:.2%}", err=True)
+
     files = [Path(file) for corner in technology.corners for file in corner.liberty] + ([Path(technology.sram)] if technology.sram else [])
     stage(
         "characterize",
@@ -212,7 +221,7 @@ def run(plan, technology, space, mem_clk_hz, margin, objective, workers, as_json
             "tools": {name: tool_version(name) for name in TOOLS},
         },
         [corners, cycles, corners.with_suffix(".json"), cycles.with_suffix(".json")],
-        lambda: characterize(plan, technology, tables=tables, workers=workers, command=command),
+        measure,
     )  # fmt: skip
     stage(
         "fit",

@@ -19,7 +19,7 @@ from flow.corner import Corner
 from flow.mapped_design import characterized, sampled_instances
 from flow.measure import Trace, design_rows
 from flow.plan import Plan, Run, Window
-from flow.shards import SUFFIX, Shard, assemble, read_shard, shard_inputs, stale_inputs, write_shard
+from flow.shards import SHIPPED, SUFFIX, Shard, assemble, read_shard, shard_inputs, stale_inputs, write_shard
 from flow.simulation import DRAM_PART, TRACE_MARGIN_CYCLES, Rtl, RunResult, emit_rtl, simulate_window
 from flow.sram import load_sram_technology
 from flow.table import CYCLE_COLUMNS, TABLE_VERSION, parameters_of
@@ -41,9 +41,11 @@ _LOSSES = 2
 
 def characterize(
     plan: Plan, technology: Technology, *, tables: Path = TABLES, shards: Path = SHARDS, cache: Path = DEFAULT_CACHE, workers: int | None = None,
-    scheduler: str | None = None, command: str = "",
+    scheduler: str | None = None, command: str = "", shipped: Path | None = None, afresh: Sequence[str] = (),
 ) -> tuple[Path, Path]:  # fmt: skip
     """Measure all designs of `plan` whose shard in `<shards>/<technology>` is missing or stale, and assemble the tables.
+
+    `shipped` is another folder of shards, whose fresh ones are taken instead of measuring, except those of designs named in `afresh`.
 
     `scheduler` is the address of a dask scheduler whose workers have this project installed; by default `workers` processes of this
     machine do the work. Returns the paths of `<tables>/<technology>/corners.csv` and `<tables>/cycles.csv`. Designs that fail do not
@@ -52,10 +54,13 @@ def characterize(
     from distributed import as_completed
 
     corners, folder, designs = table_corners(technology), shards / technology.name, plan.all_designs()
+    sources = {design.name: (folder,) for design in designs}
+    if shipped is not None:
+        sources |= {name: (folder, shipped / technology.name) for name in sources if name not in afresh}
     with _cluster(workers, scheduler) as client:
         futures, failed = {}, []
         for design in designs:
-            known = _known_inputs(folder / f"{design.name}{SUFFIX}")
+            known = tuple(_known_inputs(source / f"{design.name}{SUFFIX}") for source in sources[design.name])
             task = client.submit(
                 measure_shard, design, plan, technology, corners, Path(cache), known, command, pure=False, key=f"design-{design.name}"
             )
@@ -64,15 +69,15 @@ def characterize(
             for done in as_completed(list(futures)):
                 name, what = futures[done], "measured"
                 try:
-                    shard = _result(done, name)
+                    found = _result(done, name)
                 except (ConfigError, ToolError) as error:
                     failed.append((name, error))
                     what = "failed"
                 else:
-                    if shard is None:
+                    if isinstance(found, int):
                         what = "is fresh"
-                    else:
-                        write_shard(shard, folder)
+                        found = read_shard(sources[name][found] / f"{name}{SUFFIX}")
+                    write_shard(found, folder)
                 bar.update()
                 if bar.disable:
                     print(f"characterize: {name} {what}", file=sys.stderr, flush=True)
@@ -106,7 +111,7 @@ def _cluster(workers: int | None, scheduler: str | None):
         yield client
 
 
-def _result(done, name: str) -> Shard | None:
+def _result(done, name: str) -> Shard | int:
     """What a finished task returned; its own error if it failed, and one that names the design if its worker was lost too often."""
     from distributed import KilledWorker
 
@@ -125,13 +130,14 @@ def table_corners(technology: Technology) -> tuple[Corner, ...]:
 
 
 def measure_shard(
-    config: AcceleratorConfig, plan: Plan, technology: Technology, corners: Sequence[Corner], cache: Path, known: Mapping[str, str], command: str = ""
-) -> Shard | None:
-    """One design through all stages; None if it has a shard that was measured on the same inputs, which are then `known`."""
+    config: AcceleratorConfig, plan: Plan, technology: Technology, corners: Sequence[Corner], cache: Path, known: Sequence[Mapping[str, str]],
+    command: str = "",
+) -> Shard | int:  # fmt: skip
+    """One design through all stages; if `known` are the inputs of shards that it has and one was measured on the same, the number of that."""
     rtl = emit_rtl(config, cache=cache)
     inputs = shard_inputs(config, plan, technology, rtl.content_hash)
-    if inputs == known:
-        return None
+    if inputs in known:
+        return list(known).index(inputs)
     cycles = [_cycle_row(config, run, simulate_window(config, run, cache=cache)) for run in plan.runs]
     traces = [_trace(config, rtl, window, plan, cache) for window in plan.activity]
     rows, paths = design_rows(config, rtl, traces, technology=technology, corners=corners, instances=plan.instances, layouts=plan.layouts, cache=cache)
@@ -160,6 +166,26 @@ def stale_shards(plan: Plan, technology: Technology, folder: Path, *, cache: Pat
         if changed := stale_inputs(shard, inputs):
             found[design.name] = changed
     return found
+
+
+def shipped_difference(design: str, plan: Plan, technology: Technology, *, shards: Path = SHARDS, shipped: Path = SHIPPED) -> float | None:
+    """The largest relative difference between the figures of a design's shard in `shards` and of the one that ships; None if none ships that
+    was measured on the same inputs. Raises `ToolError` if they do not even have the same rows."""
+    path = shipped / plan.name / technology.name / f"{design}{SUFFIX}"
+    if not path.is_file():
+        return None
+    ours, theirs = read_shard(shards / technology.name / f"{design}{SUFFIX}"), read_shard(path)
+    if ours.inputs != theirs.inputs:
+        return None
+    worst = 0.0
+    for mine, shipped_rows in ((ours.corners, theirs.corners), (ours.paths, theirs.paths), (ours.cycles, theirs.cycles)):
+        if len(mine) != len(shipped_rows):
+            raise ToolError(f"design {design} must have the {len(shipped_rows)} rows that ship, not {len(mine)}; report this with the versions of the tools")
+        for row, other in zip(mine, shipped_rows, strict=True):
+            for name, value in row.items():
+                if isinstance(value, float) and value != other[name]:
+                    worst = max(worst, abs(value - other[name]) / max(abs(value), abs(other[name])))
+    return worst
 
 
 def _trace(config: AcceleratorConfig, rtl: Rtl, window: Window, plan: Plan, cache: Path) -> Trace:

@@ -72,7 +72,7 @@ def characterize(plan: str, technology: str, tables: Path, shards: Path, workers
 
 
 @click.command(epilog="Example: voltfront tables --check")
-@click.option("--plan", default="full", show_default=True, help="The plan that the shards are of.")
+@click.option("--plan", default="quick", show_default=True, help="The plan that the shards are of.")
 @click.option("--technology", default="fdsoi28p", show_default=True, help="A technology of flow/tech, or a YAML file.")
 @click.option("--shards", type=click.Path(path_type=Path), help="Folder of the finished designs.  [default: those that ship with the project]")
 @click.option("--tables", type=click.Path(path_type=Path), default=Path("build/tables"), show_default=True, help="Folder of the tables.")
@@ -85,7 +85,7 @@ def tables(plan: str, technology: str, shards: Path | None, tables: Path, check:
     from flow.shards import SHIPPED, assemble_folder
     from flow.tech import load_technology
 
-    folder = shards or SHIPPED
+    folder = shards or SHIPPED / load_plan(plan).name
     if check:
         stale = stale_shards(load_plan(plan), load_technology(technology), folder)
         if as_json:

@@ -24,7 +24,7 @@ from hw.config import AcceleratorConfig
 from hw.errors import ConfigError
 
 SHIPPED = Path(__file__).parent / "tables"
-"""Shards that come with the project, in a folder for each technology."""
+"""Shards that come with the project: `<plan>/<technology>/<design>.json.gz`."""
 SUFFIX = ".json.gz"
 _TABLES = {"corners": CORNER_COLUMNS, "paths": PATH_COLUMNS, "cycles": CYCLE_COLUMNS}
 

@@ -103,8 +103,8 @@ def test_the_full_plan_is_the_one_that_the_sampling_draws():
 def _quick(config, plan, technology, corners, cache, known, command=""):
     """Stands for a design's measurement: takes a moment, leaves a mark, and is fresh when its shard is."""
     inputs = {"rtl": config.name, "technology": "t"}
-    if known == inputs:
-        return None
+    if inputs in known:
+        return known.index(inputs)
     with open(Path(cache) / "log", "a") as log:
         log.write(f"{config.name}\n")
     time.sleep(0.05 * (5 - int(config.name[-1]) % 5))
@@ -144,6 +144,28 @@ def test_any_number_of_workers_makes_the_same_tables_and_finished_designs_are_no
     assert one == two and sorted(log) == ["b01", "b02", "b03", "b04"]
     again, log = run(1, folder="one")
     assert again == one and len(log) == 4
+
+
+def test_fresh_shards_that_ship_are_taken_except_of_designs_to_be_measured_afresh(run, tmp_path):
+    tables, _ = run(1, folder="one")
+    shipped = tmp_path / "one" / "shards"
+    write_shard(made_up("b02", 2.0, {"rtl": "of another time", "technology": "t"}), shipped / "fdsoi28p")
+    again, log = run(2, folder="two", shipped=shipped, afresh=("b03",))
+    assert again == tables and sorted(log) == ["b02", "b03"]
+
+
+def test_what_is_measured_here_is_compared_with_what_ships(tmp_path):
+    plan, technology = load_plan("quick"), load_technology("fdsoi28p")
+
+    def difference() -> float | None:
+        return campaign.shipped_difference("small", plan, technology, shards=tmp_path / "here", shipped=tmp_path / "shipped")
+
+    write_shard(made_up("small", 1.0), tmp_path / "here" / "fdsoi28p")
+    assert difference() is None
+    write_shard(made_up("small", 0.98), tmp_path / "shipped" / "quick" / "fdsoi28p")
+    assert difference() == pytest.approx(0.02, rel=1e-9)
+    write_shard(made_up("small", 0.98, {"rtl": "other", "technology": "t"}), tmp_path / "shipped" / "quick" / "fdsoi28p")
+    assert difference() is None
 
 
 def test_a_lost_worker_costs_only_its_task(run):
