@@ -5,7 +5,7 @@ VF     := $(VENV)/bin/voltfront
 CONFIG ?= small
 OUT    ?= build/rtl/$(basename $(notdir $(CONFIG)))
 
-.PHONY: help setup run rtl sim cells technology characterize characterize-full tables check-tables fit explore report study figure test verify lint torture release-check bench bench-flow clean
+.PHONY: help setup run rtl sim cells technology characterize characterize-full tables check-tables fit validate validate-cycles explore report study figure test verify lint torture release-check bench bench-flow clean
 .DEFAULT_GOAL := help
 
 help:          ## this list
@@ -46,6 +46,12 @@ check-tables: setup  ## whether the results that ship still fit the RTL and the 
 
 fit: setup     ## fit the model on the measured tables
 	$(VF) fit
+
+validate: setup  ## docs/validation.md: the model's errors on what took no part in the fit
+	$(PY) -m fit.validation_page
+
+validate-cycles: setup ## docs/cycles.csv: the model's cycles against 200 random cases on the RTL (hours)
+	$(PY) -m fit.cycle_campaign
 
 explore: setup ## evaluate the design space
 	$(VF) explore

@@ -190,7 +190,7 @@ def evaluate_block(job: Job, number: int, reference: list[NDArray], path: Path |
     if len(architectures):
         laws = laws if len(architectures) == inside else design_laws(model, architectures.parameters(), vdd_v)
         searched, _ = search_all(model, architectures, tasks, conditions, vdd_v)
-        rows = layer_rows(architectures, searched, conditions, coefficients(model).dram)
+        rows = layer_rows(architectures, searched, conditions, coefficients(model).dram, tasks)
         sweeps = sweep(searched, rows, chip_laws(laws, conditions), conditions, repeats)
         if sweeps.uncovered:
             raise ModelError(f"core clocks must be {1 / LONGEST_S:g} to {1 / SHORTEST_S:g} Hz, and {sweeps.uncovered} are not; see explore/curves.py")

@@ -197,7 +197,7 @@ def run(plan, technology, space, mem_clk_hz, margin, objective, workers, as_json
 
     plan, technology, space = load_plan(plan), load_technology(technology), load_space(space)
     tables, model, explored, command = BUILD / "tables", _model_path(technology.name), BUILD / "explore", _command()
-    corners, cycles = tables / technology.name / "corners.csv", tables / "cycles.csv"
+    corners, paths, cycles = (tables / name for name in (f"{technology.name}/corners.csv", f"{technology.name}/paths.csv", "cycles.csv"))
     settings = {"mem_clk_hz": mem_clk_hz, "margin": margin, "objective": objective}
 
     def stage(name, inputs, outputs, work):
@@ -220,14 +220,17 @@ def run(plan, technology, space, mem_clk_hz, margin, objective, workers, as_json
             "technology": technology.model_dump(mode="json"), "files": [file_hash(file) for file in files], "sources": source_hash("hw", "flow"),
             "tools": {name: tool_version(name) for name in TOOLS},
         },
-        [corners, cycles, corners.with_suffix(".json"), cycles.with_suffix(".json")],
+        [path for table in (corners, paths, cycles) for path in (table, table.with_suffix(".json"))],
         measure,
     )  # fmt: skip
     stage(
         "fit",
-        {"tables": [file_hash(corners), file_hash(cycles)], "held_out": list(plan.held_out), "sources": source_hash("hw", "flow", "fit")},
+        {"tables": [file_hash(corners), file_hash(paths), file_hash(cycles)], "held_out": list(plan.held_out), "sources": source_hash("hw", "flow", "fit")},
         [model],
-        lambda: fit(corners_csv=corners, cycles_csv=cycles, out=model, held_out=plan.held_out, progress=lambda what: click.echo(f"fit: {what}", err=True)),
+        lambda: fit(
+            corners_csv=corners, paths_csv=paths, cycles_csv=cycles, out=model, held_out=plan.held_out,
+            progress=lambda what: click.echo(f"fit: {what}", err=True),
+        ),
     )
     stage(
         "explore",

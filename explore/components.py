@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 
 from fit.blocks import term_values
-from fit.compose import design_parameters, predict, uses
-from fit.model import FittedModel
+from fit.compose import design_parameters, predict, terms_by_statistic, uses
+from fit.model import FittedModel, reference_corner
 from hw.config import AcceleratorConfig
 from hw.dram import dram_energy_j
 from hw.dram_part import DramPart
@@ -69,12 +69,13 @@ def calibrate(model: FittedModel, config: AcceleratorConfig, part: DramPart, *, 
         block = model.blocks[use.block]
         supply = model.reference_vdd_v if block.domain == "memory" else {"vdd_v": vdd_v, "sram_vdd_v": sram_vdd_v}[block.supply]
 
-        def value(quantity: str, use=use, block=block, supply=supply) -> float:
+        def value(quantity: str, names=None, use=use, block=block, supply=supply) -> float:
             law = block.laws.get(quantity)
             if law is None:  # `absent`: zero in every measurement
                 return 0.0
-            structure = np.asarray(law.structure(term_values(tuple(t.name for t in law.terms), use.parameters))).ravel()[0]
-            return float(structure * law.voltage_factor(supply, model.temperature_c))
+            structure = np.asarray(law.structure(term_values(tuple(t.name for t in law.terms), use.parameters), names)).ravel()[0]
+            reference = reference_corner(model)
+            return float(structure * law.factor(reference._replace(vdd_v=np.float64(supply)), reference))
 
         idle = value("idle_energy_j")
         size = {name: int(use.parameters[name][0]) if use.block in ("sram", "two_clock_fifo") else 0 for name in ("words", "bits")}
@@ -84,11 +85,17 @@ def calibrate(model: FittedModel, config: AcceleratorConfig, part: DramPart, *, 
                       "provisional": block.provisional}
         )  # fmt: skip
         for event, (counter, divisor) in use.events.items():
-            law = block.laws.get(f"{event}_energy_j")
-            actions.append(
-                {"component": use.role, "action": event, "counter": counter, "actions_per_count": float(1 / divisor[0]),
-                 "energy_per_action_j": value(f"{event}_energy_j") - idle, "energy_log_sd": law.log_sd if law else 0.0}
-            )  # fmt: skip
+            quantity = f"{event}_energy_j"
+            law, parts = block.laws.get(quantity), terms_by_statistic(block, quantity)
+            # What only a part of the events does is an action of its own, with a counter of its own.
+            for statistic, (counts, per) in {"": (counter, divisor), **use.statistics}.items():
+                if statistic and statistic not in parts:
+                    continue
+                energy_j = value(quantity, parts[statistic]) - (0.0 if statistic else idle)
+                actions.append(
+                    {"component": use.role, "action": f"{event}_{statistic}" if statistic else event, "counter": counts,
+                     "actions_per_count": float(1 / per[0]), "energy_per_action_j": energy_j, "energy_log_sd": law.log_sd if law else 0.0}
+                )  # fmt: skip
     components.append(
         {"component": "dram", "block": part.name, "domain": "dram", "clocks": "", "instances": 1, "words": 0, "bits": part.geometry.data_bits,
          "vdd_v": part.currents.supply_v[-1], "area_um2": 0.0, "leakage_w": 0.0, "idle_energy_per_cycle_j": 0.0, "provisional": part.provisional}

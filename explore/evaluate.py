@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from explore.curves import LONGEST_S, SHORTEST_S, time_s
 from explore.space import Architectures
 from explore.tilings import CLOCKS_HZ, Searched, nearest_clock, search
-from fit.compose import DesignLaws, Designs, Terms, design_laws, event_counts, predict
+from fit.compose import EVENT_COUNTS, DesignLaws, Designs, Terms, design_laws, event_counts, predict
 from fit.cycles import BOUNDS, Coefficients, DramTimes, layer_cycles
 from fit.model import FittedModel
+from fit.workloads import useful_multiplications
 from hw.dram import DramPart, DramPolicy, dram_energy_j, idle_times
 from hw.errors import ConfigError, ModelError
 from hw.layers import LayerShape
@@ -137,7 +138,7 @@ def search_all(
         """For `search`: with the laws of the first architecture, at the supply whose clock comes nearest."""
         chip = chip_laws(design_laws(model, architectures[[0]].parameters(), vdd_v), conditions)
         at = np.abs(np.log(CLOCKS_HZ[:, None] * chip.period_s[0])).argmin(axis=1)
-        rows = layer_rows(architectures[[0]], found, conditions)
+        rows = layer_rows(architectures[[0]], found, conditions, tasks=tasks)
         powers = idle_powers(conditions)
         static_w = chip.leakage_w[0, at] + chip.memory_leakage_w[0] + powers.low_w + powers.low_refresh_w + powers.phy_w
         clocked_w = CLOCKS_HZ * chip.cycle_j[0, at] + conditions.mem_clk_hz * (chip.crossing_j[0, at] + chip.memory_cycle_j[0])
@@ -168,13 +169,6 @@ class Chip(NamedTuple):
     memory_cycle_j: NDArray
     memory_leakage_w: NDArray
     memory_event_j: NDArray
-
-
-EVENTS = (
-    "accumulator_accesses", "compute_busy", "post_outputs", "load_items", "write_beats", "read_beats", "instructions", "activation_reads",
-    "activation_writes", "weight_reads", "weight_writes", "parameter_reads", "parameter_writes", "output_reads", "output_writes",
-)  # fmt: skip
-"""The counts of `fit.compose.event_counts` in the order of arrays' last axis."""
 
 
 @njit(cache=True)
@@ -215,11 +209,11 @@ def chip_laws(laws: DesignLaws, conditions: Conditions) -> Chip:
         return out
 
     def events(found: dict[str, Terms], voltages: int) -> NDArray:
-        unknown = set(found) - set(EVENTS)
+        unknown = set(found) - set(EVENT_COUNTS)
         if unknown:
-            raise ModelError(f"events that cost energy must be among {', '.join(EVENTS)}, not {min(unknown)}")
-        group = [EVENTS.index(name) for name, t in found.items() for _ in t.log_sd]
-        return grids(list(found.values()), len(EVENTS), np.array(group, dtype=np.int64), voltages)
+            raise ModelError(f"events that cost energy must be among {', '.join(EVENT_COUNTS)}, not {min(unknown)}")
+        group = [EVENT_COUNTS.index(name) for name, t in found.items() for _ in t.log_sd]
+        return grids(list(found.values()), len(EVENT_COUNTS), np.array(group, dtype=np.int64), voltages)
 
     def one(terms: Terms, voltages: int) -> NDArray:
         return grids([terms], 1, np.zeros(len(terms.log_sd), dtype=np.int64), voltages)[:, 0]
@@ -234,7 +228,7 @@ def chip_laws(laws: DesignLaws, conditions: Conditions) -> Chip:
 
 
 class LayerRows(NamedTuple):
-    """What rows of tilings cost whatever the operating point: counts [rows, EVENTS], moving_j [rows, 3], busy_s, gaps [rows]; bytes in AXI beats."""
+    """What rows of tilings cost whatever the operating point: counts [rows, EVENT_COUNTS], moving_j [rows, 3], busy_s, gaps [rows]; bytes in AXI beats."""
 
     counts: NDArray
     moving_j: NDArray
@@ -244,13 +238,16 @@ class LayerRows(NamedTuple):
     write_bytes: NDArray
 
 
-def layer_rows(architectures: Architectures, searched: Searched, conditions: Conditions, dram_factor: float = 1.0) -> LayerRows:
-    """`LayerRows` of `searched`; `dram_factor` is the fitted one of the cycle model."""
+def layer_rows(
+    architectures: Architectures, searched: Searched, conditions: Conditions, dram_factor: float = 1.0, tasks: Sequence[Task] | None = None
+) -> LayerRows:  # fmt: skip
+    """`LayerRows` of `searched`; `dram_factor` is the fitted one of the cycle model. Without `tasks` every lane and column counts as full."""
     t = Traffic(*searched.traffic.T)
     numbers = dict(zip(Architecture._fields, searched.numbers.T, strict=True))
-    counts = event_counts(numbers | {"axi_data_bits": 8 * numbers["axi_bytes"]}, t)
+    useful = None if tasks is None else np.array([useful_multiplications(task.shape, task.batch) for task in tasks])[searched.layer]
+    counts = event_counts(numbers | {"axi_data_bits": 8 * numbers["axi_bytes"]}, t, useful)
     return LayerRows(
-        counts=np.stack([np.asarray(counts[name], dtype=float) for name in EVENTS], axis=1), moving_j=moving_j(conditions, searched),
+        counts=np.stack([np.asarray(counts[name], dtype=float) for name in EVENT_COUNTS], axis=1), moving_j=moving_j(conditions, searched),
         busy_s=searched.times[:, DramTimes._fields.index("total_s")] * dram_factor, gaps=t.computes.astype(float),
         read_bytes=(t.activation_read_bytes + t.weight_read_bytes + t.parameter_read_bytes + t.program_read_bytes).astype(float),
         write_bytes=t.output_write_bytes.astype(float),
@@ -314,7 +311,7 @@ def evaluate(
     for own in architectures.by_array():
         one = architectures[own]
         searched, lowered = search_all(model, one, tasks, conditions, vdd_v)
-        rows, chip = layer_rows(one, searched, conditions, k.dram), chip_laws(design_laws(model, one.parameters(), vdd_v), conditions)
+        rows, chip = layer_rows(one, searched, conditions, k.dram, tasks), chip_laws(design_laws(model, one.parameters(), vdd_v), conditions)
         v, b, t = values[own], bound[own], tilings[own]
         found = (searched.numbers, searched.tilings, searched.traffic, searched.times)
         _evaluate(

@@ -23,6 +23,8 @@ class Term:
     name: str
     formula: str
     function: Callable[[Parameters], NDArray]
+    statistic: str = ""
+    """What of `fit.workloads.STATISTICS` it is multiplied by: it counts in that part of the events only."""
 
 
 def _log2(x: NDArray) -> NDArray:
@@ -32,6 +34,21 @@ def _log2(x: NDArray) -> NDArray:
 def _pipeline_part(p: Parameters) -> NDArray:
     """Share of the multiply-add path that one pipeline stage holds."""
     return 1 / (1 + np.asarray(p["multiplier_stages"], dtype=float))
+
+
+def _levels(p: Parameters) -> NDArray:
+    """Levels of a processing element's adder tree."""
+    return np.ceil(_log2(p["lanes"]))
+
+
+def _last_levels(p: Parameters) -> NDArray:
+    """Levels of the tree that the accumulating stage holds: all without registers or with one (after the products), half with more."""
+    stages = np.asarray(p["multiplier_stages"], dtype=float)
+    return np.where(stages >= 3, 0.0, np.where(stages == 2, _levels(p) - (_levels(p) + 1) // 2, _levels(p)))
+
+
+def _unregistered(p: Parameters) -> NDArray:
+    return (np.asarray(p["multiplier_stages"]) == 0) * 1.0
 
 
 TERMS = {
@@ -53,6 +70,35 @@ TERMS = {
             function=lambda p: _log2(p["activation_bits"] * p["weight_bits"]) * _pipeline_part(p),
         ),
         Term(name="tree_depth", formula="log2(lanes) / (1 + multiplier_stages)", function=lambda p: _log2(p["lanes"]) * _pipeline_part(p)),
+        Term(
+            name="products", formula="useful x lanes activation_bits weight_bits", statistic="useful",
+            function=lambda p: p["lanes"] * p["activation_bits"] * p["weight_bits"],
+        ),
+        Term(
+            name="product_registers", formula="useful x multiplier_stages lanes (activation_bits + weight_bits)", statistic="useful",
+            function=lambda p: p["multiplier_stages"] * p["lanes"] * (p["activation_bits"] + p["weight_bits"]),
+        ),
+        Term(name="weight_changes", formula="weight_changes x lanes weight_bits", function=lambda p: p["lanes"] * p["weight_bits"], statistic="weight_changes"),
+        Term(
+            name="row_weights", formula="weight_changes x cols lanes weight_bits", statistic="weight_changes",
+            function=lambda p: p["cols"] * p["lanes"] * p["weight_bits"],
+        ),
+        Term(name="weight_beat", formula="weight_beats x bits", function=lambda p: 1.0 * p["bits"], statistic="weight_beats"),
+        Term(name="last_levels", formula="adder levels of the accumulating stage", function=_last_levels),
+        Term(name="first_levels", formula="adder levels before it", function=lambda p: _levels(p) - _last_levels(p)),
+        Term(
+            name="multiply_unregistered", formula="log2(activation_bits weight_bits) without multiplier stages, else 0",
+            function=lambda p: _log2(p["activation_bits"] * p["weight_bits"]) * _unregistered(p),
+        ),
+        Term(name="multiply", formula="log2(activation_bits weight_bits)", function=lambda p: _log2(p["activation_bits"] * p["weight_bits"])),
+        Term(name="wide_word", formula="log2(lanes activation_bits)", function=lambda p: _log2(p["lanes"] * p["activation_bits"])),
+        Term(name="array", formula="log2(rows cols)", function=lambda p: _log2(p["rows"] * p["cols"])),
+        Term(name="blocks_address", formula="log2(weight_words)", function=lambda p: _log2(p["weight_words"])),
+        Term(name="output_address", formula="log2(output_words)", function=lambda p: _log2(p["output_words"])),
+        Term(name="post_depth", formula="log2(post_lanes)", function=lambda p: _log2(p["post_lanes"])),
+        Term(name="read_depth", formula="log2(read_fifo_beats)", function=lambda p: _log2(p["read_fifo_beats"])),
+        Term(name="taps", formula="depthwise_taps", function=lambda p: 1.0 * p["depthwise_taps"]),
+        Term(name="bank_rows", formula="min(words, 256)", function=lambda p: np.minimum(p["words"], 256.0)),
         Term(name="activation_word", formula="lanes activation_bits", function=lambda p: p["lanes"] * p["activation_bits"]),
         Term(name="weight_word", formula="lanes weight_bits", function=lambda p: p["lanes"] * p["weight_bits"]),
         Term(name="broadcast", formula="cols lanes activation_bits", function=lambda p: p["cols"] * p["lanes"] * p["activation_bits"]),
@@ -82,7 +128,7 @@ TERMS = {
 class Block:
     """A kind of block: the parameters it depends on, and the terms of each quantity (area and leakage share theirs).
 
-    `energy` serves every event; the clock of an idle block still costs (`idle`). `delay` serves the three kinds of paths.
+    `energy` serves every event; the clock of an idle block still costs (`idle`). `delay` serves the three kinds of paths of the block by itself.
     """
 
     name: str
@@ -110,14 +156,15 @@ BLOCKS = {
     for block in (
         Block(
             name="pe", domain="core", parameters=("lanes", "activation_bits", "weight_bits", "acc_depth", "acc_bits", "multiplier_stages"),
-            area=("multipliers", "accumulators", "pipeline", "operands", "one"), energy=("multipliers", "operands", "accumulators", "pipeline", "one"),
-            idle=("operands", "accumulators", "one", "pipeline"), delay=("one", "tree_depth", "accumulator_select", "multiply_depth", "carry"),
+            area=("multipliers", "accumulators", "pipeline", "operands", "one"),
+            energy=("products", "accumulators", "one", "weight_changes", "product_registers", "operands"),
+            idle=("operands", "accumulators", "one", "pipeline"), delay=("one",),
         ),
         Block(
             name="pe_row", domain="core", parameters=("cols", "lanes", "activation_bits", "weight_bits", "acc_depth", "acc_bits", "multiplier_stages"),
-            area=("drain", "activation_word", "select_lines", "one"), energy=("activation_word", "one", "broadcast", "drain"), idle=("one", "drain"),
-            # A row is timed with its elements inside.
-            delay=("one", "tree_depth", "accumulator_select", "multiply_depth", "cols_depth", "carry"),
+            area=("drain", "activation_word", "select_lines", "one", "taps"),
+            energy=("activation_word", "one", "select_lines", "broadcast", "row_weights", "drain"),
+            idle=("one", "drain", "select_lines"), delay=("one",),
         ),
         Block(
             name="post", domain="core", parameters=("post_lanes", "acc_bits", "activation_bits", "lanes"), area=("requantizers", "activation_word", "one"),
@@ -155,20 +202,51 @@ BLOCKS = {
         ),
         Block(name="synchronizer", domain="core", parameters=(), area=("one",), energy=("one",), idle=("one",), delay=("one",)),
         Block(
-            name="two_clock_fifo", domain="core", parameters=("words", "bits"), area=("storage", "one", "word"), energy=("word", "one", "storage"),
-            idle=("one", "storage"), delay=("one", "words_depth"),
+            name="two_clock_fifo", domain="core", parameters=("words", "bits"), area=("storage", "one", "word"),
+            energy=("word", "one", "storage", "weight_beat"),
+            idle=("one", "storage", "words"), delay=("one", "words_depth"),
         ),
         Block(
             name="sram", domain="core", parameters=("words", "bits"), supply="sram_vdd_v", area=("storage", "word", "words", "one"),
-            energy=("word", "storage", "one", "bitline"), idle=("one", "word"), delay=("one", "words_depth", "bitline"),
+            energy=("word", "storage", "one", "bitline"), idle=("one", "word"), delay=("words_depth", "bank_rows", "one"),
         ),
     )
 }  # fmt: skip
 
 
 def term_values(names: tuple[str, ...], parameters: Parameters) -> dict[str, NDArray]:
-    """The named terms of `parameters`, by name, in the parameters' shape."""
+    """The named terms of `parameters`, by name, in the parameters' shape; a statistic that is no parameter counts as 1."""
     try:
-        return {name: np.asarray(TERMS[name].function(parameters), dtype=float) for name in names}
+        return {name: np.asarray(TERMS[name].function(parameters), dtype=float) * parameters.get(TERMS[name].statistic, 1.0) for name in names}
     except KeyError as missing:
         raise ModelError(f"parameters must include {missing.args[0]}, not only {', '.join(sorted(parameters))}; give it") from None
+
+
+PATH_PARAMETERS = (
+    "rows", "cols", "lanes", "acc_depth", "acc_bits", "multiplier_stages", "post_lanes", "depthwise_taps", "activation_bits", "weight_bits", "axi_data_bits",
+)  # fmt: skip
+"""What decides how long the paths of a design are."""
+
+PATH_TERMS = {
+    "pe_accumulator": ("carry", "last_levels", "accumulator_select", "multiply_unregistered"),
+    "pe": ("multiply", "first_levels", "last_levels", "multiply_unregistered"),
+    "pe_row": ("accumulator_select", "cols_depth", "multiply_unregistered", "taps"),
+    "post": ("carry", "post_depth"),
+    "compute": ("rows_depth", "address", "accumulator_select"),
+    "load": ("wide_word", "beat_depth", "rows_depth"),
+    "store": ("rows_depth", "beat_depth", "output_address"),
+    "sequencer": ("beat_depth",),
+    "registers": ("array",),
+    "read_beats": ("beat_depth", "read_depth"),
+    "store_beats": ("beat_depth",),
+    "sram_activation": ("rows_depth", "address"),
+    "sram_weight": ("cols_depth", "blocks_address"),
+    "sram_output": ("rows_depth", "output_address"),
+    "sram_parameter": ("post_depth",),
+}
+"""What a path that starts or ends in a group of registers (`start` and `end` in `paths.csv`) gets longer with, besides a constant."""
+
+
+def path_terms(start: str, end: str) -> tuple[str, ...]:
+    """Names of the terms of the path from one group of registers to another, the first ones more likely to matter."""
+    return tuple(dict.fromkeys(("one", *PATH_TERMS.get(end, ()), *PATH_TERMS.get(start, ()))))

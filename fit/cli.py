@@ -9,17 +9,16 @@ import click
 @click.command()
 @click.option("--technology", default="fdsoi28p", show_default=True, help="Technology whose tables are fitted.")
 @click.option("--corners", type=click.Path(path_type=Path), help="Table of block corners. [default: build/tables/<technology>/corners.csv]")
+@click.option("--paths", type=click.Path(path_type=Path), help="Table of paths. [default: paths.csv beside the corners]")
 @click.option("--cycles", type=click.Path(path_type=Path), help="Table of RTL cycles. [default: build/tables/cycles.csv]")
 @click.option("--out", type=click.Path(path_type=Path), help="Model file. [default: build/models/<technology>.json]")
 @click.option("--process", help="Process of the rows to fit, if the table has several.")
-@click.option("--temperature-c", type=float, help="Temperature of the rows to fit, if the table has several.")
-@click.option("--back-bias-v", type=float, help="Back bias of the rows to fit, if the table has several.")
 @click.option("--layout", type=click.Choice(["fanout", "placed"]), help="Layout of the rows to fit, if the table has several.")
 @click.option("--plan", default="quick", show_default=True, help="Calibration plan whose held-out designs validate the fit.")
-@click.option("--in-turn", is_flag=True, help="Also leave every other whole design out in turn (takes minutes).")
+@click.option("--in-turn/--not-in-turn", default=True, show_default=True, help="Leave every other whole design out in turn: sets the width of the intervals.")
 @click.option("--explain", "explain_only", is_flag=True, help="Print each law of the fitted model as an equation, and fit nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
-def fit(technology, corners, cycles, out, process, temperature_c, back_bias_v, layout, plan, in_turn, explain_only, as_json):
+def fit(technology, corners, paths, cycles, out, process, layout, plan, in_turn, explain_only, as_json):
     """Fit the model on the measured tables and print its errors on designs left out.
 
     Example: voltfront fit --explain
@@ -34,9 +33,10 @@ def fit(technology, corners, cycles, out, process, temperature_c, back_bias_v, l
         model = read_model(out, technology=technology)
         click.echo(json.dumps(model.model_dump(mode="json")) if as_json else explain(model))
         return
+    corners = corners or Path("build/tables") / technology / "corners.csv"
     model = fit_tables(
-        corners_csv=corners or Path("build/tables") / technology / "corners.csv", cycles_csv=cycles or Path("build/tables/cycles.csv"), out=out,
-        held_out=load_plan(plan).held_out, in_turn=in_turn, process=process, temperature_c=temperature_c, back_bias_v=back_bias_v, layout=layout,
+        corners_csv=corners, paths_csv=paths or corners.with_name("paths.csv"), cycles_csv=cycles or Path("build/tables/cycles.csv"), out=out,
+        held_out=load_plan(plan).held_out, in_turn=in_turn, process=process, layout=layout,
         progress=(lambda _: None) if as_json else lambda what: click.echo(f"fit: {what}", err=True),
     )  # fmt: skip
     if as_json:

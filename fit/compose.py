@@ -4,14 +4,15 @@ Everything takes the design's parameters as arrays of one shape [designs] and vo
 Blocks of the core domain are at the operating point's supply, memories at theirs, the memory domain at the reference voltage.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fit.blocks import BLOCKS, Parameters, term_values
-from fit.model import FittedBlock, FittedModel, beyond, check_range
+from fit.blocks import BLOCKS, TERMS, Parameters, term_values
+from fit.laws import Corners
+from fit.model import FittedBlock, FittedModel, beyond, check_range, reference_corner
 from flow.table import PARAMETERS, parameters_of
 from hw.config import PARAMETER_BYTES, AcceleratorConfig
 from hw.errors import ModelError
@@ -35,7 +36,8 @@ class Use:
     """One role of a block in a design: how many instances [designs], their parameters, and how often each event happens.
 
     `events` maps the block's event to the count that counts it (see `event_counts`) and by how much that must be divided [designs],
-    over all instances of the role. `clocks` are those that reach it.
+    over all instances of the role. `clocks` are those that reach it. `statistics` says likewise what counts the terms that apply to a part of
+    the events only (`fit.workloads.STATISTICS`).
     """
 
     block: str
@@ -44,12 +46,23 @@ class Use:
     parameters: Parameters
     events: dict[str, tuple[str, NDArray]]
     clocks: tuple[str, ...]
+    statistics: dict[str, tuple[str, NDArray]]
 
 
-def event_counts(parameters: Parameters, traffic: Traffic) -> dict[str, NDArray]:
-    """How often everything that costs energy happens in a layer, from its traffic (`hw.tiling.measure`), arrays that broadcast with the parameters'.
+EVENT_COUNTS = (
+    "compute_busy", "accumulator_accesses", "post_outputs", "instructions", "load_items", "read_beats", "weight_beats", "write_beats",
+    "activation_reads", "activation_writes", "weight_reads", "weight_writes", "parameter_reads", "parameter_writes", "output_reads", "output_writes",
+    "useful_multiplications",
+)  # fmt: skip
+"""Everything whose number in a layer decides its energy."""
+
+
+def event_counts(parameters: Parameters, traffic: Traffic, useful_multiplications: ArrayLike | None = None) -> dict[str, NDArray]:
+    """`EVENT_COUNTS` of a layer, from its traffic (`hw.tiling.measure`), arrays that broadcast with the parameters'.
 
     The names of `hw.registers.EVENTS` where a counter counts the same; the others are cycles in which the load engine writes, and beats.
+    `useful_multiplications` are those of the layer itself (`hw.layers.LayerShape.macs` x batch); without them all lanes and columns count
+    as full, which states the most that the layer can cost.
     """
     t, axi_bytes = traffic, np.asarray(parameters["axi_data_bits"]) / 8
     weight_word_bytes = np.asarray(parameters["lanes"]) * parameters["weight_bits"] / 8
@@ -58,10 +71,11 @@ def event_counts(parameters: Parameters, traffic: Traffic) -> dict[str, NDArray]
         "compute_busy": t.pixel_steps, "accumulator_accesses": t.accumulator_accesses, "post_outputs": t.post_outputs, "instructions": t.instructions,
         "load_items": t.activation_load_words + t.fill_words + t.weight_load_words / side_by_side + t.parameter_load_words,
         "read_beats": (t.activation_read_bytes + t.weight_read_bytes + t.parameter_read_bytes + t.program_read_bytes) / axi_bytes,
-        "write_beats": t.output_write_bytes / axi_bytes,
+        "weight_beats": t.weight_read_bytes / axi_bytes, "write_beats": t.output_write_bytes / axi_bytes,
         "activation_reads": t.activation_reads, "activation_writes": t.activation_writes, "weight_reads": t.weight_reads,
         "weight_writes": t.weight_load_words, "parameter_reads": t.parameter_reads, "parameter_writes": t.parameter_load_words,
         "output_reads": t.output_store_words, "output_writes": t.output_writes,
+        "useful_multiplications": t.multiplier_uses if useful_multiplications is None else np.asarray(useful_multiplications),
     }  # fmt: skip
 
 
@@ -69,14 +83,16 @@ def uses(p: Parameters) -> Iterator[Use]:
     """Every role of every block in designs with parameters `p`, as `hw.top`, `hw.datapath` and `hw.sequencer` instantiate them."""
     one = np.ones(np.shape(p["rows"]))
 
-    def use(block, count, events, role=None, **parameters):
+    def use(block, count, events, role=None, statistics=None, **parameters):
         parameters = {name: value * one for name, value in parameters.items()}
-        events = {event: (counter, divisor * one) for event, (counter, divisor) in events.items()}
+        events, statistics = ({name: (counter, divisor * one) for name, (counter, divisor) in found.items()} for found in (events, statistics or {}))
         clocks = ("core", "memory") if block == "two_clock_fifo" else (BLOCKS[block].domain,)
-        return Use(block=block, role=role or block, count=count * one, parameters={**p, **parameters}, events=events, clocks=clocks)
+        return Use(block=block, role=role or block, count=count * one, parameters={**p, **parameters}, events=events, clocks=clocks, statistics=statistics)
 
-    yield use("pe", p["rows"] * p["cols"], {"step": ("accumulator_accesses", 1)})
-    yield use("pe_row", p["rows"], {"step": ("accumulator_accesses", p["cols"])})
+    pe_statistics = {"useful": ("useful_multiplications", p["lanes"]), "weight_changes": ("weight_reads", 1 / p["rows"])}
+    row_statistics = {"weight_changes": ("weight_reads", p["cols"] / p["rows"])}
+    yield use("pe", p["rows"] * p["cols"], {"step": ("accumulator_accesses", 1)}, statistics=pe_statistics)
+    yield use("pe_row", p["rows"], {"step": ("accumulator_accesses", p["cols"])}, statistics=row_statistics)
     yield use("post", p["rows"], {"output": ("post_outputs", p["post_lanes"])})
     yield use("compute", 1, {"step": ("compute_busy", 1)})
     yield use("load", 1, {"word": ("load_items", 1)})
@@ -96,7 +112,7 @@ def uses(p: Parameters) -> Iterator[Use]:
         ("weight", p["cols"], p["weight_words"], weight_bits, ("weight_reads", 1), ("weight_writes", 1)),
         ("output", p["rows"] * sections, p["output_words"], activation_bits / sections, ("output_reads", 1 / sections), ("output_writes", 1)),
         ("parameter", p["post_lanes"], p["parameter_words"] / p["post_lanes"], PARAMETER_BITS, ("parameter_reads", 1), ("parameter_writes", 1)),
-        ("program", 1, _program_words(p), 8 * INSTRUCTION_BYTES, ("instructions", 1), ("instructions", 1)),
+        ("buffer", 1, _program_words(p), 8 * INSTRUCTION_BYTES, ("instructions", 1), ("instructions", 1)),
     ):
         yield use("sram", count, {"read": reads, "write": writes}, f"sram_{role}", words=words, bits=bits)
 
@@ -114,7 +130,8 @@ def uses(p: Parameters) -> Iterator[Use]:
         ("register_answers", FIFO, ANSWER_BITS, {}),
         ("read_beats", p["read_fifo_beats"], p["axi_data_bits"] + 1 + BEAT_ERROR_BITS, {"word": ("read_beats", _EDGES_A_WORD)}),
     ):
-        yield use("two_clock_fifo", 1, events, role, words=words, bits=bits)
+        statistics = {"weight_beats": ("weight_beats", _EDGES_A_WORD)} if role == "read_beats" else {}
+        yield use("two_clock_fifo", 1, events, role, statistics, words=words, bits=bits)
 
 
 _EDGES_A_WORD = 1 / 2
@@ -135,26 +152,6 @@ def _longest_word_bytes(p: Parameters) -> NDArray:
 
 def _bit_length(x: NDArray) -> NDArray:
     return np.floor(np.log2(x)) + 1
-
-
-CONNECTIONS = (
-    ("program_runs", "sequencer"), ("sequencer", "program_runs"), ("read_beats", "sequencer"), ("sequencer", "read_beats"),
-    ("sequencer", "load"), ("sequencer", "compute"), ("sequencer", "store"), ("sequencer", "registers"),
-    ("load", "sequencer"), ("compute", "sequencer"), ("store", "sequencer"), ("registers", "sequencer"),
-    ("load", "registers"), ("compute", "registers"), ("store", "registers"),
-    ("register_accesses", "registers"), ("registers", "register_accesses"), ("register_answers", "registers"), ("registers", "register_answers"),
-    ("read_beats", "load"), ("load", "read_beats"), ("load_runs", "load"), ("load", "load_runs"),
-    ("store_runs", "store"), ("store", "store_runs"), ("store_beats", "store"), ("store", "store_beats"),
-    ("store_answers", "store"), ("store", "store_answers"),
-    ("load", "sram_activation"), ("load", "sram_weight"), ("load", "sram_parameter"),
-    ("compute", "sram_activation"), ("compute", "sram_weight"), ("compute", "sram_parameter"),
-    ("compute", "pe_row"), ("compute", "post"), ("compute", "sram_output"),
-    ("sram_activation", "pe_row"), ("sram_weight", "pe_row"), ("pe_row", "post"), ("sram_parameter", "post"),
-    ("post", "sram_output"), ("store", "sram_output"), ("sram_output", "store"),
-)  # fmt: skip
-"""Producer and consumer, by role, of every path that crosses between blocks of the core domain (`hw.top`, `hw.datapath`).
-
-Rows are timed with their elements inside, the sequencer with its program buffer."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -222,7 +219,7 @@ def _sum(reference: NDArray, factor: NDArray) -> NDArray:
 class DesignLaws:
     """What `Designs` is made of. The fields of the same name as there hold [designs, voltages]; those of the memory domain one voltage.
 
-    A path takes the delay laws[start] of `delays`, and of laws[end] unless that is -1.
+    A path takes the delay laws[start] of `delays`, and of laws[end] unless that is -1 (a memory's access or setup time).
     """
 
     core_cycle_j: Terms
@@ -261,26 +258,33 @@ class _Value:
 
 
 def design_laws(
-    model: FittedModel, parameters: Parameters, vdd_v: ArrayLike, *, sram_vdd_v: ArrayLike | None = None, extrapolate: bool = False
+    model: FittedModel, parameters: Parameters, vdd_v: ArrayLike, *, sram_vdd_v: ArrayLike | None = None, temperature_c: ArrayLike | None = None,
+    back_bias_v: ArrayLike | None = None, extrapolate: bool = False,
 ) -> DesignLaws:  # fmt: skip
     """`DesignLaws` of designs at supplies; arguments and errors as of `predict`."""
     p = _arrays(parameters)
     vdd = np.atleast_1d(np.asarray(vdd_v, dtype=float))
     sram_vdd = np.maximum(vdd, model.sram_voltage_range_v[0]) if sram_vdd_v is None else np.broadcast_to(np.asarray(sram_vdd_v, dtype=float), vdd.shape)
-    supplies = {"vdd_v": (vdd, model.voltage_range_v), "sram_vdd_v": (sram_vdd, model.sram_voltage_range_v)}
-    roles = {use.role: use for use in uses(p)}
+    warmth = np.broadcast_to(np.asarray(model.temperature_c if temperature_c is None else temperature_c, dtype=float), vdd.shape)
+    bias = np.broadcast_to(np.asarray(model.back_bias_v if back_bias_v is None else back_bias_v, dtype=float), vdd.shape)
+    supplies = {
+        "vdd_v": (vdd, model.voltage_range_v, "V"), "sram_vdd_v": (sram_vdd, model.sram_voltage_range_v, "V"),
+        "temperature_c": (warmth, model.temperature_range_c, "C"), "back_bias_v": (bias, model.back_bias_range_v, "V"),
+    }  # fmt: skip
+    # Tables without rows of the logic between the blocks leave it out of the whole designs, too.
+    roles = {use.role: use for use in uses(p) if use.block != "glue" or "glue" in model.blocks}
     if not extrapolate:
-        for name, (values, valid) in supplies.items():
-            check_range(values, valid, name, "V")
+        for name, (values, valid, unit) in supplies.items():
+            check_range(values, valid, name, unit)
         for use in roles.values():
             for name, valid in _block(model, use.block).ranges.items():
                 check_range(use.parameters[name], valid, f"{name} of {use.role}")
-    supply_of = {name: values for name, (values, _) in supplies.items()}
-    nominal = np.full(len(vdd), model.reference_vdd_v)
+    corners = {"vdd_v": Corners(vdd, warmth, bias), "sram_vdd_v": Corners(sram_vdd, warmth, bias)}
+    nominal = Corners(np.full(len(vdd), model.reference_vdd_v), warmth, np.full(len(vdd), model.back_bias_v))
 
-    def law(use: Use, quantity: str) -> _Value:
+    def law(use: Use, quantity: str, names: Container[str] | None = None) -> _Value:
         block = _block(model, use.block)
-        return _evaluate(model, use, quantity, nominal if block.domain == "memory" else supply_of[block.supply])
+        return _evaluate(model, use, quantity, nominal if block.domain == "memory" else corners[block.supply], names)
 
     sums: dict[tuple, list[_Value]] = {}
 
@@ -295,8 +299,12 @@ def design_laws(
         add(("area", side), law(use, "area_um2"), use.count)
         busiest = idle
         for event, (counter, divisor) in use.events.items():
-            busiest = law(use, f"{event}_energy_j")
-            add(("event", side, counter), busiest, 1 / divisor)
+            quantity = f"{event}_energy_j"
+            busiest = law(use, quantity)
+            partial = terms_by_statistic(model.blocks[use.block], quantity)
+            for statistic, (counter_of, divisor_of) in {"": (counter, divisor), **use.statistics}.items():
+                if statistic in partial:
+                    add(("event", side, counter_of), law(use, quantity, partial[statistic]), 1 / divisor_of)
             add(("event", side, counter), idle, -1 / divisor)
         add(("busiest",), busiest, use.count)
 
@@ -310,9 +318,8 @@ def design_laws(
             log_sd=np.array([v.log_sd for v in values]),
         )  # fmt: skip
 
-    in_domain = {domain: {role: use for role, use in roles.items() if model.blocks[use.block].domain == domain} for domain in ("core", "memory")}
-    delays, paths, start, end = _paths(in_domain["core"], law)
-    memory_delays, _, memory_start, memory_end = _paths(in_domain["memory"], law)
+    delays, paths, start, end = _paths(model, "core", p, roles, law, corners["vdd_v"])
+    memory_delays, _, memory_start, memory_end = _paths(model, "memory", p, roles, law, nominal)
     memory_laws = np.concatenate([memory_delays.reference * memory_delays.factor[:, 0], np.zeros((len(p["rows"]), 1))], axis=1)
     events = {side: {key[2]: terms(*key) for key in sums if key[:2] == ("event", side)} for side in ("core", "memory")}
     return DesignLaws(
@@ -322,17 +329,23 @@ def design_laws(
         memory_leakage_w=terms("leakage", "memory", voltages=1), core_area_um2=terms("area", "core", voltages=1),
         memory_area_um2=terms("area", "memory", voltages=1), busiest_cycle_j=terms("busiest"), delays=delays, paths=paths, start=start, end=end,
         memory_period_s=(memory_laws[:, memory_start] + memory_laws[:, memory_end]).max(axis=1),
-        outside_supply=np.any([beyond(values, valid) for values, valid in supplies.values()], axis=0),
+        outside_supply=np.any([beyond(values, valid) for values, valid, _ in supplies.values()], axis=0),
     )  # fmt: skip
 
 
-def predict(model: FittedModel, parameters: Parameters, vdd_v: ArrayLike, *, sram_vdd_v: ArrayLike | None = None, extrapolate: bool = False) -> Designs:
+def predict(
+    model: FittedModel, parameters: Parameters, vdd_v: ArrayLike, *, sram_vdd_v: ArrayLike | None = None, temperature_c: ArrayLike | None = None,
+    back_bias_v: ArrayLike | None = None, extrapolate: bool = False,
+) -> Designs:  # fmt: skip
     """`Designs` for parameter arrays [designs] (see `design_parameters`) at supplies [voltages].
 
-    `sram_vdd_v` [voltages] is the supply of the memories, by default that of the logic but at least the lowest measured. Raises `ModelError` for a parameter or
-    voltage outside the fitted range, unless `extrapolate`, and then `extrapolated` marks where.
+    `sram_vdd_v` [voltages] is the supply of the memories, by default that of the logic but at least the lowest measured. Temperature
+    and back bias, each one or [voltages], are the model's reference unless given. Raises `ModelError` for a parameter or corner
+    outside the fitted range, unless `extrapolate`, and then `extrapolated` marks where.
     """
-    laws = design_laws(model, parameters, vdd_v, sram_vdd_v=sram_vdd_v, extrapolate=extrapolate)
+    laws = design_laws(
+        model, parameters, vdd_v, sram_vdd_v=sram_vdd_v, temperature_c=temperature_c, back_bias_v=back_bias_v, extrapolate=extrapolate
+    )  # fmt: skip
     shape = laws.core_cycle_j.grid.shape
     period, period_sd, limit = np.zeros(shape), np.zeros(shape), np.zeros(shape, dtype=int)
     for number, (start, end) in enumerate(zip(laws.start, laws.end, strict=True)):
@@ -343,15 +356,22 @@ def predict(model: FittedModel, parameters: Parameters, vdd_v: ArrayLike, *, sra
         period[longer], limit[longer] = delay[longer], number
         period_sd[longer] = path.sd[longer] / delay[longer]
     core_area, memory_area = laws.core_area_um2, laws.memory_area_um2
+
+    def interval(quantity: str, analytic: NDArray) -> NDArray:
+        """The standard deviation found with designs left out, else that of the single laws."""
+        known = model.intervals.get(quantity)
+        return analytic if known is None else np.full(analytic.shape, known.log_sd)
+
     area, leakage_w = (core_area.grid + memory_area.grid)[:, 0], laws.core_leakage_w.grid + laws.memory_leakage_w.grid
     return Designs(
         fmax_hz=1 / period, limit=limit, paths=laws.paths, memory_fmax_hz=1 / laws.memory_period_s,
         core_cycle_j=laws.core_cycle_j.grid, core_event_j={name: t.grid for name, t in laws.core_event_j.items()}, core_leakage_w=laws.core_leakage_w.grid,
         crossing_cycle_j=laws.crossing_cycle_j.grid, memory_cycle_j=laws.memory_cycle_j.grid[:, 0],
         memory_event_j={name: t.grid[:, 0] for name, t in laws.memory_event_j.items()}, memory_leakage_w=laws.memory_leakage_w.grid[:, 0],
-        area_um2=area, core_area_um2=core_area.grid[:, 0], fmax_log_sd=period_sd, energy_log_sd=laws.busiest_cycle_j.sd / laws.busiest_cycle_j.grid,
-        leakage_log_sd=np.hypot(laws.core_leakage_w.sd, laws.memory_leakage_w.sd) / leakage_w,
-        area_log_sd=np.hypot(core_area.sd, memory_area.sd)[:, 0] / area,
+        area_um2=area, core_area_um2=core_area.grid[:, 0], fmax_log_sd=interval("fmax", period_sd),
+        energy_log_sd=interval("energy", laws.busiest_cycle_j.sd / laws.busiest_cycle_j.grid),
+        leakage_log_sd=interval("leakage", np.hypot(laws.core_leakage_w.sd, laws.memory_leakage_w.sd) / leakage_w),
+        area_log_sd=interval("area", np.hypot(core_area.sd, memory_area.sd)[:, 0] / area),
         extrapolated=~within_range(model, _arrays(parameters))[:, None] | laws.outside_supply[None, :], provisional=model.provisional,
     )  # fmt: skip
 
@@ -361,8 +381,10 @@ def within_range(model: FittedModel, parameters: Parameters) -> NDArray:
     p = _arrays(parameters)
     inside = np.ones(len(p["rows"]), dtype=bool)
     for use in uses(p):
-        for name, valid in _block(model, use.block).ranges.items():
+        for name, valid in _block(model, use.block).ranges.items() if use.block != "glue" or "glue" in model.blocks else ():
             inside &= ~beyond(use.parameters[name], valid)
+    for name, valid in model.path_ranges.items():
+        inside &= ~beyond(p[name], valid)
     return inside
 
 
@@ -379,38 +401,51 @@ def _block(model: FittedModel, name: str) -> FittedBlock:
     return model.blocks[name]
 
 
-def _evaluate(model: FittedModel, use: Use, quantity: str, supply: NDArray) -> _Value:
-    """A law for one use; zero where the block has no such path or energy."""
+def _evaluate(model: FittedModel, use: Use, quantity: str, corners: Corners, names: Container[str] | None) -> _Value:
+    """A law for one use, or of it the terms `names`; zero where the block has no such path or energy."""
     block = model.blocks[use.block]
     if quantity in block.absent:
-        return _Value(reference=np.zeros(len(use.count)), factor=np.ones(len(supply)), log_sd=0.0)
+        return _Value(reference=np.zeros(len(use.count)), factor=np.ones(len(corners.vdd_v)), log_sd=0.0)
     if quantity not in block.laws:
         raise ModelError(f"{quantity} of {use.block} must be in the model, not only {', '.join(block.laws)}; measure it and fit again")
     law = block.laws[quantity]
     terms = term_values(tuple(term.name for term in law.terms), use.parameters)
-    return _Value(reference=law.structure(terms), factor=law.voltage_factor(supply, model.temperature_c), log_sd=law.log_sd)
+    return _Value(reference=law.structure(terms, names), factor=law.factor(corners, reference_corner(model)), log_sd=law.log_sd)
 
 
-def _paths(roles: dict[str, Use], law: Callable[[Use, str], _Value]) -> tuple[Terms, tuple[str, ...], NDArray, NDArray]:
-    """Delay laws, names of paths, and the laws each path starts and ends with (-1: none): within blocks, then across connections."""
+def terms_by_statistic(block: FittedBlock, quantity: str) -> dict[str, tuple[str, ...]]:
+    """The names of the terms of an energy that apply to all events (""), and of those that apply to a part of them."""
+    found: dict[str, tuple[str, ...]] = {"": ()}
+    for term in block.laws[quantity].terms if quantity in block.laws else ():
+        statistic = TERMS[term.name].statistic
+        if term.value:
+            found[statistic] = (*found.get(statistic, ()), term.name)
+    return found
+
+
+def _paths(
+    model: FittedModel, domain: str, p: Parameters, roles: dict[str, Use], law: Callable[[Use, str], _Value], corners: Corners
+) -> tuple[Terms, tuple[str, ...], NDArray, NDArray]:  # fmt: skip
+    """Delay laws, names of paths, and the laws that each path adds up (-1: none): its logic, and a memory's access or setup time."""
     laws: list[_Value] = []
-    numbers: dict[tuple[str, str], int] = {}
-
-    def number(role: str, quantity: str) -> int:
-        """Of the delay law; -1 if the block has no such path."""
-        if (role, quantity) not in numbers:
-            value = law(roles[role], quantity)
-            numbers[role, quantity] = len(laws) if value.reference.any() else -1
-            laws.extend([value] if value.reference.any() else [])
-        return numbers[role, quantity]
-
-    found = [(role, number(role, "min_period_s"), -1) for role in roles]
-    for producer, consumer in CONNECTIONS:
-        if producer in roles and consumer in roles:
-            start, end = number(producer, "register_to_output_s"), number(consumer, "input_to_register_s")
-            if start >= 0 and end >= 0:
-                found.append((f"{producer} to {consumer}", start, end))
-    found = [path for path in found if path[1] >= 0]
+    memories: dict[tuple[str, str], int] = {}
+    found: list[tuple[str, int, int]] = []
+    for name, path in model.paths.items():
+        if path.domain != domain:
+            continue
+        terms = term_values(tuple(term.name for term in path.law.terms), p)
+        own = _Value(reference=path.law.structure(terms), factor=path.law.factor(corners, reference_corner(model)), log_sd=path.law.log_sd)
+        laws.append(own)
+        logic, memory = len(laws) - 1, -1
+        if path.memory:
+            key = path.memory, "register_to_output_s" if path.start == path.memory else "input_to_register_s"
+            if key not in memories:
+                memories[key] = len(laws)
+                laws.append(law(roles[key[0]], key[1]))
+            memory = memories[key]
+        found.append((name, logic, memory))
+    if not found:
+        raise ModelError(f"model must have paths of the {domain} clock, not none; measure paths.csv and fit again")
     delays = Terms(
         reference=np.stack([v.reference for v in laws], axis=1), factor=np.stack([v.factor for v in laws]), log_sd=np.array([v.log_sd for v in laws])
     )  # fmt: skip

@@ -12,8 +12,7 @@ from scipy.stats import t as student_t
 
 from fit.cycles import COEFFICIENTS, Coefficients, DramTimes, dram_times, layer_cycles
 from fit.model import NORMAL_90, Comparison, CycleModel, ErrorSummary, Number
-from flow.table import PARAMETERS
-from hw.config import AcceleratorConfig, Array, Buffers, Memory, Precision
+from fit.workloads import config_of
 from hw.dram import load_dram_part
 from hw.errors import ConfigError, ModelError
 from hw.layers import LayerShape
@@ -52,21 +51,6 @@ class Cases:
     def take(self, rows: NDArray) -> "Cases":
         """Only those rows."""
         return Cases(**{name: getattr(self, name)[rows] for name in self.__dataclass_fields__})
-
-
-def config_of(row: pd.Series) -> AcceleratorConfig:
-    """The configuration that a row's parameter columns describe; what has no column has its default, as in every design that is measured."""
-    p = {name: int(row[name]) for name in PARAMETERS}
-    activation_bytes, weight_bytes = p["lanes"] * p["activation_bits"] // 8, p["lanes"] * p["weight_bits"] // 8
-    return AcceleratorConfig(
-        version=1, name="row", array=Array(**{name: p[name] for name in Array.model_fields if name in p}),
-        precision=Precision(**{n: p[n] for n in Precision.model_fields}),
-        buffers=Buffers(
-            activation_bank_bytes=p["activation_words"] * activation_bytes, weight_bank_bytes=p["weight_words"] * weight_bytes,
-            output_bank_bytes=p["output_words"] * activation_bytes, parameter_words=p["parameter_words"],
-        ),
-        memory=Memory(**{name: p[name] for name in Memory.model_fields}),
-    )  # fmt: skip
 
 
 def cases_of(frame: pd.DataFrame) -> Cases:
@@ -209,7 +193,8 @@ def fit_cycles(
         summary = ErrorSummary.of(found, groups)
         return summary and Comparison(
             quantity="cycles", split=split, model=summary, ideal=ErrorSummary.of(cases.ideal_cycles / cases.core_cycles - 1, groups), rank_correlation=None,
-            interval_coverage=float(np.mean(np.abs(np.log1p(found)) <= NORMAL_90 * log_sd)), outside_range=0,
+            interval_coverage=float(np.mean(np.abs(np.log1p(found)) <= NORMAL_90 * log_sd)), half_width=float(np.expm1(NORMAL_90 * log_sd)),
+            outside_range=0,
         )  # fmt: skip
 
     unseen_errors = predict_cases(others, values)[:, 0] / others.core_cycles - 1

@@ -1,22 +1,24 @@
-"""Fits every law of every kind of block on the rows of `corners.csv`."""
+"""Fits every law of every kind of block on the rows of `corners.csv`, and of every slow path on those of `paths.csv`."""
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
-from fit.blocks import BLOCKS, DELAYS, TERMS, Block, term_values
-from fit.laws import DELAY_LAWS, VOLTAGE_LAWS
-from fit.model import NORMAL_90, ErrorSummary, FittedBlock, FittedLaw, LawComparison, Number
-from fit.regression import Estimate, Samples, estimate_with_errors, leave_out
+from fit.blocks import BLOCKS, DELAYS, TERMS, Block, Parameters, path_terms, term_values
+from fit.compose import uses
+from fit.laws import DELAY_LAWS, REFERENCE_C, VOLTAGE_LAWS, Corners
+from fit.model import NORMAL_90, ErrorSummary, FittedBlock, FittedLaw, FittedPath, LawComparison, Number
+from fit.regression import Estimate, Samples, estimate, estimate_with_errors, leave_voltages_out
+from fit.workloads import STATISTICS, with_statistics
 from flow.table import PARAMETERS
 from hw.errors import ConfigError, ModelError
 
 WHOLE = "accelerator"
 """Rows of whole designs: they validate and take no part in any fit."""
-UNITS = {"area_um2": "um2", "leakage_w": "W", **{name: "s" for name in DELAYS}}
+UNITS = {"area_um2": "um2", "leakage_w": "W", "delay_s": "s", **{name: "s" for name in DELAYS}}
 _GEOMETRY = {
     "sram": re.compile(r".*_(?P<words>\d+)x(?P<bits>\d+)"),
     "two_clock_fifo": re.compile(r".*_w(?P<bits>\d+)_d(?P<words>\d+)"),
@@ -24,22 +26,33 @@ _GEOMETRY = {
 """Blocks whose parameters stand in the module's name."""
 
 
+SLOW_PATH = 0.7
+"""A path that never takes this part of a design's period is not modelled: no design that resembles those measured is limited by it."""
+_CRITICAL = 0.95
+_PHASE_SD = 3.0
+"""Standard deviation of the energy of a phase of one cycle: what a phase begins with lasts a few cycles, so that a short one is not typical."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Condition:
-    """What is the same in all rows of one fit."""
+    """What is the same in all rows of one fit, and the corner to which coefficients refer: the highest supply, and nearest to 25 C and no bias."""
 
     process: str
-    temperature_c: float
-    back_bias_v: float
     layout: str
+    reference: Corners
 
     @staticmethod
     def columns() -> list[str]:
-        return ["process", "temperature_c", "back_bias_v", "layout"]
+        return ["process", "layout"]
 
 
-def select(frame: pd.DataFrame, **wanted) -> tuple[pd.DataFrame, Condition]:
-    """The rows of one technology and condition, with `words` and `bits`; raises `ConfigError` if `wanted` leaves several or none."""
+def corners_of(rows: pd.DataFrame, supply: str = "vdd_v") -> Corners:
+    """The corner of each row, with the supply in that column."""
+    return Corners(*(rows[name].to_numpy(dtype=float) for name in (supply, "temperature_c", "back_bias_v")))
+
+
+def choose(frame: pd.DataFrame, **wanted) -> pd.DataFrame:
+    """The rows of one technology, process and layout; raises `ConfigError` if `wanted` leaves several or none."""
     for name, value in wanted.items():
         if value is not None:
             frame = frame[frame[name] == value]
@@ -48,6 +61,12 @@ def select(frame: pd.DataFrame, **wanted) -> tuple[pd.DataFrame, Condition]:
         if len(values) != 1:
             shown = ", ".join(map(str, values)) or "none"
             raise ConfigError(f"rows to fit must have one {name}, not {shown}; choose one of those measured")
+    return frame
+
+
+def select(frame: pd.DataFrame, **wanted) -> tuple[pd.DataFrame, Condition]:
+    """`choose` of rows of `corners.csv`, with `words`, `bits` and the statistics of their workloads, and their `Condition`."""
+    frame = choose(frame, **wanted)
     unknown = set(frame["block"]) - set(BLOCKS) - {WHOLE}
     if unknown:
         raise ConfigError(f"block must be one of {', '.join(BLOCKS)}, {WHOLE}, not {min(unknown)}; add its terms to fit/blocks.py")
@@ -61,44 +80,57 @@ def select(frame: pd.DataFrame, **wanted) -> tuple[pd.DataFrame, Condition]:
                 bad = frame.loc[rows, "module"][~found].iloc[0]
                 raise ConfigError(f"module of a {block} must end in its words and bits, not be called {bad!r}")
             frame.loc[rows, name] = frame.loc[rows, "module"].str.extract(pattern)[name].astype(float)
-    first = frame.iloc[0]
-    return frame, Condition(**{name: first[name] for name in Condition.columns()})
+    first, core = frame.iloc[0], frame[frame["domain"] == "core"]
+    reference = Corners(
+        np.float64(core["vdd_v"].max()), *(np.float64(min(core[name].unique(), key=lambda x: (abs(x - usual), x))) for name, usual in _USUAL.items())
+    )
+    return with_statistics(frame), Condition(process=first["process"], layout=first["layout"], reference=reference)
+
+
+_USUAL = {"temperature_c": REFERENCE_C, "back_bias_v": 0.0}
 
 
 def quantities(rows: pd.DataFrame) -> list[str]:
-    """The quantities that rows of one block have: area, leakage, delays, energy of each event and of an idle cycle."""
+    """The quantities that rows of one block have: area, leakage, energy of each event and of an idle cycle, delays of a memory."""
     events = sorted(rows.loc[rows["phase"] == "active", "event"].unique())
-    return ["area_um2", "leakage_w", *DELAYS, *(f"{event}_energy_j" for event in events), "idle_energy_j"]
+    delays = DELAYS if rows["block"].iloc[0] == "sram" else ()
+    return ["area_um2", "leakage_w", *delays, *(f"{event}_energy_j" for event in events), "idle_energy_j"]
 
 
 def samples_of(rows: pd.DataFrame, block: Block, quantity: str) -> Samples | None:
     """The measurements of one quantity of one block, each once; None if all are zero (there is no such path or energy)."""
+    corner = [block.supply, "temperature_c", "back_bias_v"]
     if quantity.endswith("_energy_j"):
         event = quantity.removesuffix("_energy_j")
         rows = rows[(rows["phase"] == "idle") if event == "idle" else (rows["phase"] == "active") & (rows["event"] == event)]
-        rows = rows.drop_duplicates(["module", "design", "workload", block.supply])
+        rows = rows.drop_duplicates(["module", "design", "workload", *corner])
         value, low, high = (rows[f"energy_per_cycle_{part}j"].to_numpy(dtype=float) for part in ("", "lo_", "hi_"))
-        half = (high - low) / 2
+        settling = _PHASE_SD / np.sqrt(np.maximum(rows["cycles"].to_numpy(dtype=float), 1.0)) * (rows["cycles"].to_numpy() > 0)
+        curves = ["module", "design", "workload"]
     else:
-        rows = rows.drop_duplicates(["module"] if quantity == "area_um2" else ["module", block.supply])
-        value, half = rows[quantity].to_numpy(dtype=float), np.zeros(len(rows))
+        rows = rows.drop_duplicates(["module"] if quantity == "area_um2" else ["module", *corner])
+        value, settling, curves = rows[quantity].to_numpy(dtype=float), 0.0, ["module"]
+        low = high = value
     if not value.any():
         return None
     if (value <= 0).any() or not np.isfinite(value).all():
         bad = rows[~(value > 0)].iloc[0]
         raise ModelError(f"{quantity} of {block.name} must be positive in every row or zero in all, not {value[~(value > 0)][0]:g} ({bad['module']})")
-    terms = term_values(block.terms_of(quantity), {name: rows[name].to_numpy(dtype=float) for name in (*PARAMETERS, "words", "bits")})
+    terms = term_values(block.terms_of(quantity), {name: rows[name].to_numpy(dtype=float) for name in (*PARAMETERS, "words", "bits", *STATISTICS)})
     return Samples(
-        terms=np.column_stack(list(terms.values())), vdd_v=rows[block.supply].to_numpy(dtype=float), value=value,
-        sampling_log_sd=half / NORMAL_90 / value, variant=_variants(rows, block),
+        terms=np.column_stack(list(terms.values())), corners=corners_of(rows, block.supply), value=value, offset=np.zeros(len(rows)),
+        sampling_log_sd=np.hypot((high - low) / 2 / NORMAL_90 / value, settling), curve=_numbers(rows, curves), variant=_variants(rows, block),
     )  # fmt: skip
 
 
 def _variants(rows: pd.DataFrame, block: Block) -> np.ndarray:
     """A number for each distinct set of the block's parameters [rows]."""
-    if not block.parameters:
-        return np.zeros(len(rows), dtype=int)
-    return np.unique(rows[list(block.parameters)].to_numpy(dtype=float), axis=0, return_inverse=True)[1].ravel()
+    return _numbers(rows, list(block.parameters)) if block.parameters else np.zeros(len(rows), dtype=int)
+
+
+def _numbers(rows: pd.DataFrame, columns: list[str]) -> np.ndarray:
+    """A number for each distinct combination of the columns [rows]."""
+    return rows.groupby(columns, sort=True).ngroup().to_numpy()
 
 
 def law_name(quantity: str, delay_law: str) -> str:
@@ -108,35 +140,91 @@ def law_name(quantity: str, delay_law: str) -> str:
     return {"area_um2": "constant", "leakage_w": "leakage"}.get(quantity, "switching")
 
 
-def compare_delay_laws(frame: pd.DataFrame, reference_vdd_v: float, temperature_c: float) -> LawComparison:
-    """Each delay law's errors at voltages left out, over every delay of every core block; the chosen one has the least mean.
+def compare_delay_laws(paths: dict[tuple[str, str, str], Samples], most: dict[tuple[str, str, str], float], reference: Corners) -> LawComparison:
+    """Each delay law's errors at voltages left out (between the lowest and the highest), over the paths that set a design's frequency or nearly
+    (`most`, see `slowness`); the chosen one has the least mean.
 
     A law whose fit does not converge on one of them is left out of the comparison. With two voltages or fewer nothing can be left out,
     and the law with the fewest parameters is taken.
     """
     parts: dict[str, list] = {name: [] for name in DELAY_LAWS}
-    for block, rows in _by_block(frame):
-        for quantity in DELAYS:
-            samples = samples_of(rows, block, quantity)
-            if samples is None or len(np.unique(samples.vdd_v)) < 3:
+    for (start, end, domain), samples in paths.items():
+        vdd_v = samples.corners.vdd_v
+        if domain != "core" or len(np.unique(vdd_v)) < 4 or most[start, end, domain] < _CRITICAL:
+            continue
+        inner = (vdd_v > vdd_v.min()) & (vdd_v < vdd_v.max())
+        for name in list(parts):
+            try:
+                errors = leave_voltages_out(samples, VOLTAGE_LAWS[name], reference)
+            except ModelError:
+                # A law that these delays cannot determine is no candidate.
+                del parts[name]
                 continue
-            for name in list(parts):
-                try:
-                    errors, _ = leave_out(samples, samples.vdd_v, VOLTAGE_LAWS[name], reference_vdd_v, temperature_c)
-                except ModelError:
-                    # A law that these delays cannot determine is no candidate.
-                    del parts[name]
-                    continue
-                parts[name].append((errors, samples.vdd_v))
+            parts[name].append((errors[inner], vdd_v[inner]))
     summaries = {name: ErrorSummary.of(np.concatenate([e for e, _ in found]), np.concatenate([v for _, v in found])) for name, found in parts.items() if found}
     chosen = min(summaries, key=lambda name: summaries[name].mean) if summaries else min(DELAY_LAWS, key=lambda name: len(VOLTAGE_LAWS[name].parameters))
     return LawComparison(chosen=chosen, left_out_voltages=summaries)
 
 
+def path_samples(paths: pd.DataFrame, blocks: dict[str, FittedBlock], reference: Corners) -> dict[tuple[str, str, str], Samples]:
+    """The measurements of the slow paths of `paths.csv`, by start, end and domain. `blocks` holds the memories' law."""
+    most, found = slowness(paths), {}
+    for (start, end, domain), rows in paths.groupby(["start", "end", "domain"], sort=True):
+        if most[start, end, domain] < SLOW_PATH:
+            continue
+        memory = memory_of(start, end)
+        p = {name: rows[name].to_numpy(dtype=float) for name in PARAMETERS}
+        offset = np.zeros(len(rows))
+        if memory:
+            offset = memory_time(blocks, memory, start, p, corners_of(rows, "sram_vdd_v"), reference)
+        terms = term_values(path_terms(start, end), p)
+        found[start, end, domain] = Samples(
+            terms=np.column_stack(list(terms.values())), corners=corners_of(rows), value=rows["delay_s"].to_numpy(dtype=float), offset=offset,
+            sampling_log_sd=np.zeros(len(rows)), curve=_numbers(rows, ["design"]), variant=_numbers(rows, ["design"]),
+        )  # fmt: skip
+    return found
+
+
+def slowness(paths: pd.DataFrame) -> dict[tuple[str, str, str], float]:
+    """Largest part of a design's period that each path (start, end, domain) takes in any row."""
+    slowest = paths.groupby(["design", "domain", "vdd_v", "sram_vdd_v", "temperature_c", "back_bias_v"])["delay_s"].transform("max")
+    return (paths["delay_s"] / slowest).groupby([paths["start"], paths["end"], paths["domain"]]).max().to_dict()
+
+
+def memory_of(start: str, end: str) -> str:
+    """The memory whose access or setup time is part of the path, empty if none; a path that ends in a memory has only that one's setup."""
+    return start if start.startswith("sram_") else end if end.startswith("sram_") else ""
+
+
+def memory_time(blocks: dict[str, FittedBlock], memory: str, start: str, p: Parameters, corners: Corners, reference: Corners) -> np.ndarray:
+    """Access time of the memory where the path starts there, else its setup time, s, for parameters and corners of one shape."""
+    role = next(use for use in uses(p) if use.role == memory)
+    law = blocks["sram"].laws["register_to_output_s" if start == memory else "input_to_register_s"]
+    return law.structure(term_values(tuple(t.name for t in law.terms), role.parameters)) * law.factor(corners, reference)
+
+
+def fit_paths(
+    paths: pd.DataFrame, samples: dict[tuple[str, str, str], Samples], delay_law: str, reference: Corners, *, errors: bool = True,
+    near: dict[str, FittedPath] | None = None,
+) -> dict[str, FittedPath]:  # fmt: skip
+    """A fitted path for each of `samples` (see `path_samples`); `errors` and `near` as of `fit_blocks`."""
+    most, found = slowness(paths), {}
+    for (start, end, domain), own in samples.items():
+        name = f"{start} to {end}{' (memory)' if domain == 'memory' else ''}"
+        before = near[name].law if near and name in near else None
+        law = _fit(own, path_terms(start, end), f"delay of {name}", "delay_s", VOLTAGE_LAWS[delay_law], reference, errors, before)
+        found[name] = FittedPath(start=start, end=end, domain=domain, memory=memory_of(start, end), law=law, most=most[start, end, domain])
+    return found
+
+
 def fit_blocks(
-    frame: pd.DataFrame, delay_law: str, reference_vdd_v: float, temperature_c: float, *, errors: bool = True, progress: Callable[[str], None] = lambda _: None
-) -> dict[str, FittedBlock]:
-    """A fitted block for each kind in `frame` (rows of one condition). Without `errors`, variants are not left out: faster, for validation."""
+    frame: pd.DataFrame, delay_law: str, reference: Corners, *, errors: bool = True, near: dict[str, FittedBlock] | None = None,
+    progress: Callable[[str], None] = lambda _: None,
+) -> dict[str, FittedBlock]:  # fmt: skip
+    """A fitted block for each kind in `frame` (rows of one condition).
+
+    Without `errors`, variants are not left out: faster, for validation. `near` is a fit of more of the same rows: its choice of terms is kept.
+    """
     blocks = {}
     for block, rows in _by_block(frame):
         progress(block.name)
@@ -147,7 +235,8 @@ def fit_blocks(
                 absent.append(quantity)
             else:
                 law = VOLTAGE_LAWS[law_name(quantity, delay_law)]
-                laws[quantity] = _fit(samples, block, quantity, law, reference_vdd_v, temperature_c, errors)
+                before = near[block.name].laws.get(quantity) if near else None
+                laws[quantity] = _fit(samples, block.terms_of(quantity), f"{quantity} of {block.name}", quantity, law, reference, errors, before)
         blocks[block.name] = FittedBlock(
             domain=block.domain, supply=block.supply, laws=laws, absent=tuple(absent), provisional=bool(rows["provisional"].any()),
             ranges={name: (float(rows[name].min()), float(rows[name].max())) for name in block.parameters},
@@ -162,27 +251,33 @@ def _by_block(frame: pd.DataFrame):
             yield block, rows
 
 
-def _fit(samples: Samples, block: Block, quantity: str, law, reference_vdd_v: float, temperature_c: float, errors: bool) -> FittedLaw:
-    from fit.regression import estimate
-
+def _fit(
+    samples: Samples, terms: tuple[str, ...], what: str, quantity: str, law, reference: Corners, errors: bool, near: FittedLaw | None
+) -> FittedLaw:  # fmt: skip
+    # What adds up in an area follows from how a block is built; what a path gets longer with, or what switches, is for the data to say.
+    choosing = quantity == "delay_s" or (quantity.endswith("_energy_j") and quantity != "idle_energy_j")
     try:
-        if errors:
-            found, left_out = estimate_with_errors(samples, law, reference_vdd_v, temperature_c)
+        if near is not None:
+            used = np.array([t.status in ("fitted", "at_bound") for t in near.terms])
+            values = np.array([p.value for p in near.voltage_parameters])
+            found, left_out = estimate(replace(samples, terms=samples.terms * used), law, reference, near=values), np.full(len(samples.value), np.nan)
+        elif errors:
+            found, left_out = estimate_with_errors(samples, law, reference, select=choosing)
         else:
-            found, left_out = estimate(samples, law, reference_vdd_v, temperature_c), np.full(len(samples.value), np.nan)
+            found, left_out = estimate(samples, law, reference, select=choosing), np.full(len(samples.value), np.nan)
     except ModelError as error:
-        raise ModelError(f"{quantity} of {block.name}: {error}") from None
-    return as_law(found, samples, left_out, block, quantity)
+        raise ModelError(f"{what}: {error}") from None
+    return as_law(found, samples, left_out, terms, quantity)
 
 
-def as_law(found: Estimate, samples: Samples, left_out: np.ndarray, block: Block, quantity: str) -> FittedLaw:
+def as_law(found: Estimate, samples: Samples, left_out: np.ndarray, names: tuple[str, ...], quantity: str) -> FittedLaw:
     """The estimate as it stands in the model file."""
     unit = UNITS.get(quantity, "J")
-    names = block.terms_of(quantity)
 
     def number(name, formula, value, unit, error, status):
         return Number(name=name, formula=formula, value=float(value), unit=unit, standard_error=float(error) if np.isfinite(error) else None, status=status)
 
+    vdd_v = samples.corners.vdd_v
     return FittedLaw(
         quantity=quantity, unit=unit,
         terms=tuple(
@@ -192,9 +287,9 @@ def as_law(found: Estimate, samples: Samples, left_out: np.ndarray, block: Block
         voltage_law=found.law.name,
         voltage_parameters=tuple(
             number(p.name, found.law.formula, value, p.unit, error, status)
-            for p, value, error, status in zip(found.law.parameters, found.voltage_values, found.voltage_errors, found.voltage_status, strict=True)
+            for p, value, error, status in zip(found.law.parameters, found.corner_values, found.corner_errors, found.corner_status, strict=True)
         ),
-        reference_vdd_v=found.reference_vdd_v, voltage_range_v=(float(samples.vdd_v.min()), float(samples.vdd_v.max())), condition=found.condition,
+        reference_vdd_v=float(found.reference.vdd_v), voltage_range_v=(float(vdd_v.min()), float(vdd_v.max())), condition=found.condition,
         residual_log_sd=found.residual_log_sd, log_sd=found.log_sd, left_out=ErrorSummary.of(left_out, samples.variant), rows=len(samples.value),
         variants=len(np.unique(samples.variant)),
     )  # fmt: skip

@@ -27,13 +27,17 @@ def law_text(name: str, law: FittedLaw) -> str:
     total = " + ".join(quantity_text(t.value, t.unit) + (f" x [{t.formula}]" if t.formula != "1" else "") for t in used)
     lines = [f"{name}.{law.quantity} = ({total})"]
     if law.voltage_law != "constant":
-        lines[0] += f" x g(V) / g({law.reference_vdd_v:g} V), g(V) = {VOLTAGE_LAWS[law.voltage_law].formula}"
+        lines[0] += f" x g / g({law.reference_vdd_v:g} V), g = {VOLTAGE_LAWS[law.voltage_law].formula}"
         lines.append("    " + ", ".join(f"{p.name} = {number_text(p)}" for p in law.voltage_parameters))
-    lines += [f"    {t.name} [{t.formula}]: {number_text(t)}" if t.status != "undetermined" else f"    {t.name} [{t.formula}]: undetermined" for t in law.terms]
+    lines += [f"    {t.name} [{t.formula}]: {number_text(t) if t.status not in ('undetermined', 'unused') else t.status}" for t in law.terms]
     left_out = f"variants left out: {errors_text(law.left_out)}" if law.left_out else "one variant: none left out"
     return "\n".join(
         [*lines, f"    {law.rows} rows, {law.variants} variants, condition {law.condition:.3g}, residual {100 * law.residual_log_sd:.2g} %, {left_out}"]
     )
+
+
+def _range_text(valid: tuple[float, float], unit: str) -> str:
+    return f"{valid[0]:g} {unit}" if valid[0] == valid[1] else f"{valid[0]:g} to {valid[1]:g} {unit}"
 
 
 def errors_text(errors: ErrorSummary) -> str:
@@ -45,7 +49,8 @@ def explain(model: FittedModel) -> str:
     """Every law of the model as an equation with its numbers."""
     provisional = f"; provisional: {', '.join(model.provisional)}" if model.provisional else ""
     parts = [
-        f"{model.technology}, {model.process}, {model.temperature_c:g} C, back bias {model.back_bias_v:g} V, {model.voltage_range_v[0]:g} to "
+        f"{model.technology}, {model.process}, coefficients at {model.reference_vdd_v:g} V, {model.temperature_c:g} C, back bias {model.back_bias_v:g} V; "
+        f"measured {_range_text(model.temperature_range_c, 'C')}, back bias {_range_text(model.back_bias_range_v, 'V')}, {model.voltage_range_v[0]:g} to "
         f"{model.voltage_range_v[1]:g} V (memories {model.sram_voltage_range_v[0]:g} to {model.sram_voltage_range_v[1]:g} V){provisional}"
     ]
     comparison = ", ".join(f"{name} {errors_text(errors)}" for name, errors in model.delay_law.left_out_voltages.items())
@@ -56,6 +61,10 @@ def explain(model: FittedModel) -> str:
         parts += [law_text(name, law) for law in block.laws.values()]
         if block.absent:
             parts.append(f"    zero in every row: {', '.join(block.absent)}")
+    for name, path in model.paths.items():
+        memory = f", on top of the {'access' if path.start == path.memory else 'setup'} time of {path.memory}" if path.memory else ""
+        parts.append(f"path {name}: at most {100 * path.most:.0f} % of a design's period{memory}")
+        parts.append(law_text(name, path.law))
     if model.cycles is not None:
         parts.append("cycles of a layer (see fit/cycles.py):\n" + "\n".join(f"    {n.name} [{n.formula}]: {number_text(n)}" for n in model.cycles.parameters))
         if model.cycles.left_out:

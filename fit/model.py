@@ -6,7 +6,7 @@ The file is JSON (`fields` says what is in it), written whole or not at all, and
 import json
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Annotated, Literal, get_args, get_origin
 
@@ -14,16 +14,16 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import ConfigDict, Field, ValidationError
 
-from fit.laws import VOLTAGE_LAWS
+from fit.laws import VOLTAGE_LAWS, Corners
 from hw.errors import ConfigError, ModelError
 from hw.settings import Settings
 
 FORMAT = "voltfront-model"
-MODEL_VERSION = 1
+MODEL_VERSION = 2
 NORMAL_90 = 1.6448536269514722
 """Half-width of a 90 % interval in standard deviations."""
 
-Status = Literal["fitted", "at_bound", "undetermined", "assumed"]
+Status = Literal["fitted", "at_bound", "unused", "undetermined", "assumed"]
 Range = Annotated[tuple[float, float], Field(strict=False)]
 
 
@@ -47,7 +47,8 @@ class Number(_Described):
     standard_error: float | None
     """Jackknife over what was left out in turn; null where unknown."""
     status: Status
-    """fitted; at_bound: the bound is best; undetermined: not independent of the terms before it; assumed: too little data, the law's usual value."""
+    """fitted; at_bound: the bound is best; unused: predictions of variants left out are better without it; undetermined: not
+    independent of the terms before it; assumed: too little data, the law's usual value."""
 
 
 class ErrorSummary(_Described):
@@ -80,18 +81,18 @@ class ErrorSummary(_Described):
 
 
 class FittedLaw(_Described):
-    """value = (sum of coefficient x term) x voltage law(V) / voltage law(reference voltage)."""
+    """value = (sum of coefficient x term) x corner law(V, T, bias) / corner law at the reference corner."""
 
     quantity: str
     """area_um2, leakage_w, a delay, idle_energy_j (a cycle) or <event>_energy_j (a cycle with the event)."""
     unit: str
-    """Of the quantity, and of each coefficient at the reference voltage."""
+    """Of the quantity, and of each coefficient at the reference corner."""
     terms: tuple[Number, ...]
     """Coefficients of the structural terms."""
     voltage_law: str
-    """Its name in fit/laws.py."""
+    """Name of the corner law in fit/laws.py."""
     voltage_parameters: tuple[Number, ...]
-    """Parameters of the voltage law."""
+    """Parameters of the corner law."""
     reference_vdd_v: float
     """Reference voltage."""
     voltage_range_v: Range
@@ -109,13 +110,14 @@ class FittedLaw(_Described):
     variants: int
     """Different sets of the block's parameters among them."""
 
-    def voltage_factor(self, vdd_v: ArrayLike, temperature_c: float) -> NDArray:
-        """Voltage law over its value at the reference voltage, shape of `vdd_v`."""
-        return VOLTAGE_LAWS[self.voltage_law].relative(vdd_v, self.reference_vdd_v, temperature_c, [p.value for p in self.voltage_parameters])
+    def factor(self, corners: Corners, reference: Corners) -> NDArray:
+        """Corner law over its value at the reference corner, in the shape of `corners`."""
+        return VOLTAGE_LAWS[self.voltage_law].relative(corners, reference, [p.value for p in self.voltage_parameters])
 
-    def structure(self, terms: Mapping[str, ArrayLike]) -> NDArray:
-        """Sum of coefficient x term: the value at the reference voltage."""
-        return sum(np.asarray(terms[t.name], dtype=float) * t.value for t in self.terms if t.value)
+    def structure(self, terms: Mapping[str, ArrayLike], names: Container[str] | None = None) -> NDArray:
+        """Sum of coefficient x term, of the terms `names` only if given: the value at the reference corner."""
+        used = [t for t in self.terms if names is None or t.name in names]
+        return sum((np.asarray(terms[t.name], dtype=float) * t.value for t in used), np.zeros(np.shape(next(iter(terms.values())))))
 
 
 class FittedBlock(_Described):
@@ -135,13 +137,30 @@ class FittedBlock(_Described):
     """Whether its figures rest on provisional constants."""
 
 
+class FittedPath(_Described):
+    """The slowest path of whole designs from one group of registers to another: its law, on top of a memory's access or setup time."""
+
+    start: str
+    """Where it starts: a role of fit/compose.py, pe_accumulator, or glue."""
+    end: str
+    """Where it ends, likewise."""
+    domain: Literal["core", "memory"]
+    """Which clock drives it."""
+    memory: str = ""
+    """Role of the memory whose access time (if it starts there) or setup time (if it ends there) is added, at the memories' supply; empty for none."""
+    law: FittedLaw
+    """Of the logic, setup of the register included."""
+    most: float
+    """Largest part of a design's period that it took in any row."""
+
+
 class LawComparison(_Described):
     """The choice of the delay law."""
 
     chosen: str
     """The law with the least mean error."""
     left_out_voltages: dict[str, ErrorSummary]
-    """Errors of each law at voltages left out in turn, over all delays of the core's blocks."""
+    """Errors of each law at voltages left out in turn (but the lowest and the highest), over the slow paths of the core."""
 
 
 class CycleModel(_Described):
@@ -193,8 +212,19 @@ class Comparison(_Described):
     """Spearman's, within each voltage, the mean over voltages; null with fewer than three different designs."""
     interval_coverage: float | None
     """Share of rows inside the 90 % interval."""
+    half_width: float | None
+    """Median half-width of that interval, relative."""
     outside_range: int
     """Rows for which the fit had to extrapolate (they are included)."""
+
+
+class Interval(_Described):
+    """How wide the 90 % interval of a quantity of a whole design is, from whole designs left out in turn."""
+
+    log_sd: float
+    """The interval is value x exp(+-1.645 log_sd)."""
+    designs: int
+    """Designs left out in turn; 0: too few, from the single laws' errors instead."""
 
 
 class FittedModel(_Described):
@@ -202,16 +232,20 @@ class FittedModel(_Described):
 
     format: Literal["voltfront-model"] = FORMAT
     """What the file is."""
-    version: Literal[1] = MODEL_VERSION
+    version: Literal[2] = MODEL_VERSION
     """Version of this format."""
     technology: str
     """Name of the technology."""
     process: str
     """tt, ss, ff, ..."""
     temperature_c: float
-    """Junction temperature, C."""
+    """Junction temperature at which coefficients are stated, C."""
     back_bias_v: float
-    """Back bias, V, positive = forward."""
+    """Back bias at which coefficients are stated, V, positive = forward."""
+    temperature_range_c: Range
+    """Least and highest junction temperature measured, C."""
+    back_bias_range_v: Range
+    """Least and highest back bias measured, V."""
     layout: str
     """Wires of the measured rows: fanout or placed."""
     reference_vdd_v: float
@@ -222,6 +256,12 @@ class FittedModel(_Described):
     """The same of the memories, V."""
     blocks: dict[str, FittedBlock]
     """By kind of block."""
+    paths: dict[str, FittedPath]
+    """The paths that may set the frequency, by `<start> to <end>`, with ` (memory)` for those of the memory's clock."""
+    path_ranges: dict[str, Range]
+    """Least and highest value of each parameter of the designs whose paths were measured."""
+    intervals: dict[str, Interval]
+    """By quantity: fmax, leakage, area, energy."""
     delay_law: LawComparison
     """Which delay law, and why."""
     cycles: CycleModel | None
@@ -232,6 +272,11 @@ class FittedModel(_Described):
     """Blocks whose figures rest on provisional constants."""
     sources: tuple[Source, ...]
     """The tables fitted."""
+
+
+def reference_corner(model: FittedModel) -> Corners:
+    """The corner at which the model's coefficients are stated."""
+    return Corners(np.float64(model.reference_vdd_v), np.float64(model.temperature_c), np.float64(model.back_bias_v))
 
 
 def fields(kind: type[_Described] = FittedModel, prefix: str = "") -> dict[str, str]:

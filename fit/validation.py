@@ -1,53 +1,62 @@
 """How well the model predicts whole designs that took no part in its fit, beside an uncalibrated ideal model."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
 
-from fit.blocks import BLOCKS, term_values
+from fit.blocks import term_values
 from fit.compose import predict, within_range
-from fit.estimation import WHOLE
-from fit.model import NORMAL_90, Comparison, ErrorSummary, FittedModel
+from fit.estimation import WHOLE, corners_of
+from fit.model import NORMAL_90, Comparison, ErrorSummary, FittedModel, Interval, reference_corner
+from fit.tables import Tables
+from fit.workloads import STATISTICS
 from flow.table import PARAMETERS
 
-QUANTITIES = ("fmax", "leakage", "area", "energy per core cycle")
+QUANTITIES = {"fmax": "fmax", "leakage": "leakage", "area": "area", "energy per core cycle": "energy"}
+"""What is compared, and whose interval (`FittedModel.intervals`) belongs to it."""
 
 
-def validate_held_out(rows: pd.DataFrame, held_out: Sequence[str], model: FittedModel) -> tuple[Comparison, ...]:
-    """`model`, fitted without the designs `held_out`, on their measured rows."""
+def held_out_errors(tables: Tables, held_out: Sequence[str], model: FittedModel) -> pd.DataFrame:
+    """`design_errors` of the designs `held_out`, which took no part in the fit of `model`."""
+    rows = tables.corners
     measured = [name for name in held_out if ((rows["design"] == name) & (rows["block"] == WHOLE)).any()]
-    return _compare([design_errors(rows, name, model, held_out) for name in measured], "held-out designs")
+    return pd.concat([pd.DataFrame(), *(design_errors(rows, name, model, held_out) for name in measured)], ignore_index=True)
 
 
-def leave_designs_out(rows: pd.DataFrame, fit_rows: Callable[[pd.DataFrame], FittedModel]) -> tuple[Comparison, ...]:
-    """Each whole design left out in turn: `fit_rows` fits the rest, the model composes the design, measured rows judge.
+def designs_in_turn(tables: Tables, model: FittedModel) -> pd.DataFrame:
+    """`design_errors` of each whole design, predicted by a fit without it (with the laws and terms of `model`).
 
     Left out with a design is every variant of a block that the design uses, under whatever name it was measured, except where
     the block has no other variant.
     """
+    from fit.fitting import fit_corners
+
+    rows = tables.corners
     designs = sorted(rows.loc[rows["block"] == WHOLE, "design"].unique())
-    if len(designs) < 2:
-        return ()
-    return _compare([design_errors(rows, name, fit_rows(without_design(rows, name)), [name]) for name in designs], "designs in turn")
+    found = [pd.DataFrame()]
+    for name in designs if len(designs) > 1 else ():
+        without = fit_corners(tables.left_out(name), near=model)
+        found.append(design_errors(rows, name, without, [name]))
+    return pd.concat(found, ignore_index=True)
 
 
-def without_design(rows: pd.DataFrame, design: str) -> pd.DataFrame:
-    """Rows to fit when `design` is left out: see `validate_designs`."""
-    keep = (rows["design"] != design) & (rows["block"] != WHOLE)
-    own = rows[rows["design"] == design]
-    for name, block in BLOCKS.items():
-        keys = list(block.parameters)
-        of_block = rows["block"] == name
-        if not keys:
-            keep |= of_block
-            continue
-        used = set(own.loc[own["block"] == name, keys].itertuples(index=False, name=None))
-        twins = of_block & np.array([key in used for key in rows[keys].itertuples(index=False, name=None)])
-        others = of_block & ~twins
-        keep = keep & ~twins if others.any() else keep | of_block
-    return rows[keep]
+def intervals(errors: pd.DataFrame) -> dict[str, Interval]:
+    """The width of the 90 % interval of each quantity, from `designs_in_turn`.
+
+    Designs differ in what no term describes, and all corners of a design together; so it is designs that are left out. Each design counts once,
+    with its median error; their root mean square sets the width, errors beyond three times the median counting as that, so that a design which
+    lies beyond all others does not widen what is said of those inside. n designs tell as much about the next as n + 1 would.
+    """
+    found = {}
+    for quantity, name in QUANTITIES.items():
+        rows = errors[errors["quantity"] == quantity] if len(errors) else errors
+        if len(rows):
+            sizes = np.abs(np.log(rows["predicted"] / rows["measured"])).groupby(rows["design"]).median()
+            bounded = np.minimum(sizes, 3 * np.median(sizes))
+            found[name] = Interval(log_sd=float(np.sqrt(np.mean(bounded**2)) * (1 + 1 / len(sizes))), designs=len(sizes))
+    return found
 
 
 def design_errors(rows: pd.DataFrame, design: str, model: FittedModel, unseen: Sequence[str]) -> pd.DataFrame:
@@ -58,19 +67,21 @@ def design_errors(rows: pd.DataFrame, design: str, model: FittedModel, unseen: S
     """
     own = rows[(rows["block"] == WHOLE) & (rows["design"] == design) & (rows["domain"] == "core")]
     p = {name: own[name].iloc[:1].to_numpy(dtype=float) for name in PARAMETERS}
-    corners = own.drop_duplicates(["vdd_v", "sram_vdd_v"]).sort_values("vdd_v")
-    vdd = corners["vdd_v"].to_numpy(dtype=float)
-    found = predict(model, p, vdd, sram_vdd_v=corners["sram_vdd_v"].to_numpy(dtype=float), extrapolate=True)
-    energy = energy_per_cycle(model, rows[(rows["design"] == design) & (rows["block"] != WHOLE)], vdd)
+    corners = own.drop_duplicates(CORNER).sort_values(CORNER)
+    vdd, sram_vdd, temperature_c, back_bias_v = (corners[name].to_numpy(dtype=float) for name in CORNER)
+    found = predict(model, p, vdd, sram_vdd_v=sram_vdd, temperature_c=temperature_c, back_bias_v=back_bias_v, extrapolate=True)
+    energy = energy_per_cycle(model, rows[(rows["design"] == design) & (rows["block"] != WHOLE)], corners)
     seen = rows[(rows["block"] == WHOLE) & ~rows["design"].isin(unseen) & (rows["domain"] == "core") & (rows["vdd_v"] == model.reference_vdd_v)]
-    seen = seen.drop_duplicates("design")
+    seen = seen[(seen["temperature_c"] == model.temperature_c) & (seen["back_bias_v"] == model.back_bias_v)].drop_duplicates("design")
+    at_reference = seen[CORNER].head(1)
     each, multipliers, scale = seen[list(_SIZE)].prod(axis=1), float(own[list(_SIZE)].iloc[0].prod()), vdd / model.reference_vdd_v
-    seen_energy = [energy_per_cycle(model, rows[(rows["design"] == name) & (rows["block"] != WHOLE)], vdd[-1:])[0][0] for name in seen["design"]]
+    seen_energy = [energy_per_cycle(model, rows[(rows["design"] == name) & (rows["block"] != WHOLE)], at_reference)[0][0] for name in seen["design"]]
 
     def table(quantity, measured, predicted, log_sd, ideal):
         columns = {"measured": measured, "predicted": predicted, "log_sd": log_sd, "ideal": ideal}
         flat = {name: np.broadcast_to(np.asarray(value, dtype=float), vdd.shape) for name, value in columns.items()}
-        return pd.DataFrame({"quantity": quantity, "design": design, "vdd_v": vdd, "outside": not within_range(model, p)[0], **flat})
+        where = {name: corners[name].to_numpy() for name in CORNER}
+        return pd.DataFrame({"quantity": quantity, "design": design, **where, "outside": not within_range(model, p)[0], **flat})
 
     leakage, area = ((seen[name] / each).median() * multipliers for name in ("leakage_w", "area_um2"))
     ideal_energy = np.median(seen_energy / each) * multipliers * scale**2 if len(seen) else np.nan
@@ -83,45 +94,53 @@ def design_errors(rows: pd.DataFrame, design: str, model: FittedModel, unseen: S
     return pd.concat(parts, ignore_index=True)
 
 
+CORNER = ["vdd_v", "sram_vdd_v", "temperature_c", "back_bias_v"]
 _SIZE = ("rows", "cols", "lanes")
 
 
-def energy_per_cycle(model: FittedModel, own: pd.DataFrame, vdd_v: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Dynamic energy of the core's blocks in a cycle of the measured workload [voltages]: measured, and by the model's laws.
+def energy_per_cycle(model: FittedModel, own: pd.DataFrame, corners: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """Dynamic energy of the core's blocks in a cycle of the measured workloads, at `corners` [rows]: measured, and by the model's laws.
 
     Each phase of a block counts with its share of the block's cycles; the measured activity serves both. Memories have none and are left out.
     """
-    own = own[(own["domain"] == "core") & (own["cycles"] > 0)].copy()
-    keys = ["module", "workload", "vdd_v", "sram_vdd_v"]
-    share = own["cycles"] / own.groupby(keys)["cycles"].transform("sum")
+    own, both = with_energy(model, own), ["energy_per_cycle_j", "predicted"]
+    sums = own[both].mul(own["weight"], axis=0).groupby([own[name] for name in CORNER]).sum()
+    sums = sums.reindex(pd.MultiIndex.from_frame(corners[CORNER]))
+    return sums["energy_per_cycle_j"].to_numpy(), sums["predicted"].to_numpy()
+
+
+def with_energy(model: FittedModel, own: pd.DataFrame) -> pd.DataFrame:
+    """The rows of a design's core blocks with `weight`, how often the phase is in a cycle of the workloads, and the `predicted` energy, J."""
+    own = own[(own["domain"] == "core") & (own["cycles"] > 0) & own["block"].isin(model.blocks)].copy()
+    share = own["cycles"] / own.groupby(["module", "workload", *CORNER])["cycles"].transform("sum")
     own["weight"] = share * own["instances"] / own.groupby("module")["workload"].transform("nunique")
     own["predicted"] = 0.0
     for (name, phase, event), group in own.groupby(["block", "phase", "event"]):
         law = model.blocks[name].laws.get("idle_energy_j" if phase == "idle" else f"{event}_energy_j")
         if law is not None:
-            terms = term_values(tuple(t.name for t in law.terms), {c: group[c].to_numpy(dtype=float) for c in (*PARAMETERS, "words", "bits")})
-            supply = group[model.blocks[name].supply].to_numpy(dtype=float)
-            own.loc[group.index, "predicted"] = law.structure(terms) * law.voltage_factor(supply, model.temperature_c)
-    sums = [(own["weight"] * own[column]).groupby(own["vdd_v"]).sum() for column in ("energy_per_cycle_j", "predicted")]
-    return sums[0].reindex(vdd_v).to_numpy(), sums[1].reindex(vdd_v).to_numpy()
+            parameters = {c: group[c].to_numpy(dtype=float) for c in (*PARAMETERS, "words", "bits", *STATISTICS)}
+            terms = term_values(tuple(t.name for t in law.terms), parameters)
+            own.loc[group.index, "predicted"] = law.structure(terms) * law.factor(corners_of(group, model.blocks[name].supply), reference_corner(model))
+    return own
 
 
-def _compare(found: Sequence[pd.DataFrame], split: str) -> tuple[Comparison, ...]:
-    """The figures of each quantity over all designs."""
-    if not found:
-        return ()
-    errors = pd.concat(found, ignore_index=True)
+def compare(errors: pd.DataFrame, split: str, model: FittedModel) -> tuple[Comparison, ...]:
+    """The figures of each quantity over all rows of `design_errors`."""
     comparisons = []
-    for quantity in QUANTITIES:
+    for quantity, interval in QUANTITIES.items() if len(errors) else ():
         rows = errors[errors["quantity"] == quantity]
+        if rows.empty:
+            continue
         ratio = rows["predicted"] / rows["measured"]
         by_voltage = [group for _, group in rows.groupby("vdd_v") if min(group["measured"].nunique(), group["predicted"].nunique()) >= 3]
         ranks = [spearmanr(group["predicted"], group["measured"]).statistic for group in by_voltage]
+        log_sd = model.intervals[interval].log_sd if interval in model.intervals else rows["log_sd"]
         comparisons.append(
             Comparison(
                 quantity=quantity, split=split, model=ErrorSummary.of(ratio - 1, rows["design"]),
                 ideal=ErrorSummary.of(rows["ideal"] / rows["measured"] - 1, rows["design"]), rank_correlation=float(np.mean(ranks)) if ranks else None,
-                interval_coverage=float(np.mean(np.abs(np.log(ratio)) <= NORMAL_90 * rows["log_sd"])), outside_range=int(rows["outside"].sum()),
+                interval_coverage=float(np.mean(np.abs(np.log(ratio)) <= NORMAL_90 * log_sd)), half_width=float(np.expm1(NORMAL_90 * np.median(log_sd))),
+                outside_range=int(rows["outside"].sum()),
             )
         )  # fmt: skip
     return tuple(comparisons)

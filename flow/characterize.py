@@ -138,7 +138,7 @@ def measure_shard(
     inputs = shard_inputs(config, plan, technology, rtl.content_hash)
     if inputs in known:
         return list(known).index(inputs)
-    cycles = [_cycle_row(config, run, simulate_window(config, run, cache=cache)) for run in plan.runs]
+    cycles = [cycle_row(config, run, simulate_window(config, run, cache=cache)) for run in plan.runs]
     traces = [_trace(config, rtl, window, plan, cache) for window in plan.activity]
     rows, paths = design_rows(config, rtl, traces, technology=technology, corners=corners, instances=plan.instances, layouts=plan.layouts, cache=cache)
     tools = {name: tool_version(name) for name in TOOLS}
@@ -209,7 +209,7 @@ def _trace(config: AcceleratorConfig, rtl: Rtl, window: Window, plan: Plan, cach
     )
 
 
-def _cycle_row(config: AcceleratorConfig, run: Run, result: RunResult) -> dict:
+def cycle_row(config: AcceleratorConfig, run: Run, result: RunResult) -> dict:
     shape = run.window.shape(config)
     row = {
         "table_version": TABLE_VERSION, "design": config.name, **parameters_of(config), **shape.model_dump(),

@@ -10,6 +10,8 @@ from fit.cycles import COEFFICIENTS
 from fit.estimation import select
 from fit.fitting import fit_corners
 from fit.model import CycleModel, FittedModel, Number
+from fit.tables import Tables
+from flow.table import Provenance
 from hw.dram import load_dram_part
 
 sys.path.append(str(Path(__file__).parent.parent / "fit"))
@@ -19,12 +21,15 @@ from synthetic import corners  # noqa: E402
 @cache
 def model() -> FittedModel:
     """Fitted on corners without noise; the cycle coefficients are where their fit starts."""
-    rows, condition = select(corners(noise=0.0))
+    frame, paths = corners(whole=14, noise=0.0)
+    rows, condition = select(frame)
+    source = Provenance(commit="0" * 40, command="made up", tools={}, inputs={})
+    tables = Tables(corners=rows, paths=paths, condition=condition, corners_from=source, paths_from=source)
     cycles = CycleModel(
         parameters=tuple(Number(name=c.name, formula=c.meaning, value=c.start, unit=c.unit, standard_error=None, status="assumed") for c in COEFFICIENTS),
         log_sd=0.05, left_out=None, rows=1, layers=1,
     )  # fmt: skip
-    return fit_corners(rows, condition).model_copy(update={"cycles": cycles})
+    return fit_corners(tables).model_copy(update={"cycles": cycles})
 
 
 def space(**changes) -> DesignSpace:

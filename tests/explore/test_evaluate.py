@@ -62,6 +62,7 @@ def test_a_layer_by_hand():
         "accumulator_accesses": 16 * 8, "compute_busy": 8, "post_outputs": 16 * 8, "load_items": 16 + 8 + 8, "write_beats": 16, "read_beats": 64,
         "instructions": 8, "activation_reads": 16, "activation_writes": 16, "weight_reads": 8, "weight_writes": 8, "parameter_reads": 8 * 8,
         "parameter_writes": 8, "output_reads": 16, "output_writes": 16,
+        "weight_beats": 8, "useful_multiplications": 16 * 8 * 8,
     }  # fmt: skip
     seconds, memory_cycles = cycles * 1e-9, cycles / 2.5
     leakage = designs.core_leakage_w[0, 0] * seconds

@@ -3,20 +3,26 @@
 import numpy as np
 import pandas as pd
 
-from fit.blocks import BLOCKS, DELAYS, term_values
-from fit.compose import CONNECTIONS, uses
-from fit.laws import VOLTAGE_LAWS
-from flow.table import CORNER_COLUMNS, PARAMETERS, TABLE_VERSION
+from fit.blocks import BLOCKS, DELAYS, path_terms, term_values
+from fit.compose import uses
+from fit.laws import VOLTAGE_LAWS, Corners
+from flow.table import CORNER_COLUMNS, PARAMETERS, PATH_COLUMNS, TABLE_VERSION
 
 VOLTAGES = (0.5, 0.65, 0.8, 1.0)
 SIZE = {"area_um2": 2.0, "leakage_w": 1e-9, "min_period_s": 60e-12, "input_to_register_s": 25e-12, "register_to_output_s": 20e-12}
-VOLTAGE = {"area_um2": ("constant", ()), "leakage_w": ("leakage", (3.0, 0.3)), "delay": ("saturated_ekv", (0.36, 1.45, 1.3)), "energy": ("switching", (0.12,))}
+VOLTAGE = {
+    "area_um2": ("constant", ()), "leakage_w": ("leakage", (3.0, 0.3, 0.3, 2.0)), "delay": ("saturated_ekv", (0.36, 1.45, 1.3, 0.7e-3, 0.08, 1.0)),
+    "energy": ("switching", (0.12, 0.0, 0.0)),
+}  # fmt: skip
+PATHS = {("pe_row", "pe_accumulator"): 60e-12, ("sequencer", "sequencer"): 55e-12, ("compute", "post"): 45e-12, ("sram_weight", "pe_row"): 30e-12}
+"""Slowest paths of made-up designs, by start and end, and about how long they are; the last one after the memory's access."""
+REFERENCE = Corners(np.float64(1.0), np.float64(25.0), np.float64(0.0))
 
 
 def design_rows(count, rng):
     """Parameters of `count` designs that differ in everything the blocks depend on."""
     choices = {
-        "rows": (1, 2, 4, 8, 16), "cols": (2, 4, 8, 16), "lanes": (4, 8, 16, 32), "acc_depth": (4, 8, 16, 32), "acc_bits": (24, 32, 48),
+        "rows": (1, 2, 4, 8, 16), "cols": (2, 4, 8, 16), "lanes": (4, 8, 16, 32), "acc_depth": (4, 8, 16, 32), "acc_bits": (32, 40, 48),
         "multiplier_stages": (0, 1, 2, 3), "post_lanes": (1, 2), "depthwise_taps": (0, 3), "activation_bits": (4, 8, 16), "weight_bits": (4, 8, 16),
         "activation_words": (512, 1024, 2048, 4096), "weight_words": (256, 1024, 4096), "output_words": (64, 128, 256), "parameter_words": (256, 512),
         "axi_data_bits": (32, 64, 128, 256), "max_burst_beats": (8, 16), "read_fifo_beats": (32, 64),
@@ -34,11 +40,28 @@ def truth(block, quantity, parameters, vdd_v):
     kind = "delay" if quantity in DELAYS else quantity if quantity in VOLTAGE else "energy"
     size = SIZE.get(quantity, 0.3e-12 if quantity == "idle_energy_j" else 2e-12)
     law, values = VOLTAGE[kind]
-    return size * (terms / scale).sum(axis=0) * VOLTAGE_LAWS[law].relative(vdd_v, 1.0, 25.0, values)
+    return size * (terms / scale).sum(axis=0) * corner_factor(law, vdd_v, values)
+
+
+def corner_factor(law, vdd_v, values):
+    """A corner law at supplies, 25 C and no bias, over that at 1 V."""
+    return VOLTAGE_LAWS[law].relative(Corners(np.asarray(vdd_v, dtype=float), 25.0, 0.0), REFERENCE, values)
+
+
+def path_truth(start, end, p, vdd_v):
+    """The made-up delay of a path: a constant and its first two structural terms."""
+    names = path_terms(start, end)[:3]
+    terms = np.array([v.astype(float) for v in term_values(names, p).values()])
+    law, values = VOLTAGE["delay"]
+    own = PATHS[start, end] * (1 + 0.1 * terms[1:].sum(axis=0)) * corner_factor(law, vdd_v, values)
+    if not start.startswith("sram_"):
+        return own
+    memory = next(use for use in uses(p) if use.role == start)
+    return own + truth("sram", "register_to_output_s", memory.parameters, vdd_v)
 
 
 def corners(count=14, whole=4, *, seed=0, noise=0.0, voltages=VOLTAGES):
-    """A corners table of `count` designs, the first `whole` of them also as whole designs; `noise` is each block's own log error."""
+    """Tables of corners and paths of `count` designs, the first `whole` of them as whole designs; `noise` is each block's own log error."""
     rng = np.random.default_rng(seed)
     p = design_rows(count, rng)
     rows, periods = [], {}
@@ -67,24 +90,32 @@ def corners(count=14, whole=4, *, seed=0, noise=0.0, voltages=VOLTAGES):
                            "energy_per_cycle_hi_j": 1.01 * energy[d], "provisional": use.block == "sram"}
                     )  # fmt: skip
     core = [u for u in uses(p) if BLOCKS[u.block].domain == "core"]
+    paths = []
+    path_errors = {key: np.exp(rng.normal(0, noise, count)) for key in PATHS}
     for d in range(whole):
         for vdd_v in voltages:
-            inside = [periods[u.role, vdd_v]["min_period_s"][d] for u in core]
-            across = [periods[a, vdd_v]["register_to_output_s"][d] + periods[b, vdd_v]["input_to_register_s"][d] for a, b in CONNECTIONS]
+            found = {key: (path_truth(*key, p, vdd_v) * path_errors[key])[d] for key in PATHS}
+            corner = base(p, d) | {"design": f"d{d}", "vdd_v": vdd_v, "sram_vdd_v": vdd_v}
+            pins = {"start_pin": "a/Q", "end_pin": "b/D"}
+            paths += [corner | pins | {"domain": "core", "start": a, "end": b, "delay_s": x} for (a, b), x in found.items()]
+            paths.append(corner | pins | {"domain": "memory", "start": "axi_lite", "end": "axi_lite", "delay_s": 50e-12 * corner_factor("ekv", vdd_v, EKV)})
             total = {q: sum(u.count[d] * periods[u.role, vdd_v][q][d] for u in core) for q in ("area_um2", "leakage_w")}
             energies = dict.fromkeys((name for name in CORNER_COLUMNS if name.startswith("energy_")), 0.0)
             whole_design = {"design": f"d{d}", "block": "accelerator", "module": f"accelerator_{d}", "domain": "core", "instances": 1, "vdd_v": vdd_v,
                             "sram_vdd_v": vdd_v, "phase": "active", "event": "step", "provisional": True}  # fmt: skip
-            paths = {"min_period_s": max(inside + across), "input_to_register_s": 0.0, "register_to_output_s": 0.0}
-            rows.append(base(p, d) | total | whole_design | paths | energies)
-    return pd.DataFrame(rows)[list(CORNER_COLUMNS)].drop_duplicates(ignore_index=True)
+            delays = {"min_period_s": max(found.values()), "input_to_register_s": 0.0, "register_to_output_s": 0.0}
+            rows.append(base(p, d) | total | whole_design | delays | energies)
+    return pd.DataFrame(rows)[list(CORNER_COLUMNS)].drop_duplicates(ignore_index=True), pd.DataFrame(paths)[list(PATH_COLUMNS)]
+
+
+EKV = (0.36, 1.3, 0.7e-3, 0.08, 1.0)
 
 
 def base(p, d):
     """Columns that are the same in every row of a design."""
     fixed = {
         "table_version": TABLE_VERSION, "technology": "synthetic", "process": "tt", "temperature_c": 25.0, "back_bias_v": 0.0, "layout": "fanout",
-        "workload": "made_up", "batch": 1, "precision": "a8w8", "cycles": 1000, "annotated_fraction": 1.0,
+        "workload": "alexnet.fc8[rows=1/row,blocks=1,batch=1]", "batch": 1, "precision": "a8w8", "cycles": 1000, "annotated_fraction": 1.0,
         "hold_slack_s": 1e-11, "clock_latency_s": 0.0, "critical_path": "", "glitch_factor": 1.0, "glitch_factor_lo": 1.0, "glitch_factor_hi": 1.0,
     }  # fmt: skip
     return fixed | {name: int(p[name][d]) for name in PARAMETERS}

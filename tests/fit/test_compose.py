@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fit.blocks import BLOCKS, term_values
-from fit.compose import CONNECTIONS, design_parameters, event_counts, uses
+from fit.compose import EVENT_COUNTS, design_parameters, event_counts, uses
 from fit.model import ErrorSummary, fields
 from hw.config import load_design
 from hw.emit import emit
@@ -39,12 +39,6 @@ def test_roles_are_the_instances_of_the_emitted_design(name, tmp_path):
     assert got == Counter({key: count for key, count in expected.items() if key[0] not in ("queue", "burst_splitter")})
 
 
-def test_connections_are_between_roles_of_the_core():
-    core = {use.role for use in uses(design_parameters(load_design("small"))) if "core" in use.clocks}
-    assert {role for pair in CONNECTIONS for role in pair} <= core
-    assert len(set(CONNECTIONS)) == len(CONNECTIONS)
-
-
 def test_event_counts_of_a_layer_by_hand():
     """4 output words (2 x 2 pixels of 4 channels) from 4 channels of 2 x 2 pixels on 2 rows x 2 columns x 4 lanes, a beat a word."""
     config = load_design("small")
@@ -62,7 +56,8 @@ def test_event_counts_of_a_layer_by_hand():
     counts = event_counts(design_parameters(config), traffic)
     # Each of two stripes fills its row of padding (4 words); the columns at left and right (3 rows) are filled for both at once. The image is read once.
     assert traffic.fill_words == 2 * 4 + 3 * 2 and counts["load_items"] == 4 + traffic.fill_words + 4 * 9 + 4
-    assert set(counts) >= {counter for use in uses(design_parameters(config)) for counter, _ in use.events.values()}
+    assert set(counts) == set(EVENT_COUNTS)
+    assert set(counts) >= {counter for use in uses(design_parameters(config)) for counter, _ in (*use.events.values(), *use.statistics.values())}
 
 
 def test_terms_by_hand():
