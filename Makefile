@@ -68,6 +68,9 @@ figure: setup  ## the README's figure, from the last exploration
 test: setup    ## all tests
 	$(PY) -m pytest -n 2 --dist worksteal
 
+test-browser: setup  ## the report in a real Chromium (minutes, where one is installed)
+	$(PY) -m pytest -m browser tests/explore/test_report_browser.py
+
 verify: setup  ## the verification campaign: random designs x random layers on the RTL (half an hour), docs/verification.md
 	$(PY) -m hw.verify.campaign
 

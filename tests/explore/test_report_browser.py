@@ -15,6 +15,7 @@ from hw.config import load_design
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 SOFTWARE_WEBGL = ["--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"]
 needs_browser = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on PATH (apt-get install chromium)")
+pytestmark = pytest.mark.browser  # minutes of drawing without a graphics processor: `make test-browser`
 
 
 @pytest.fixture(scope="module")
