@@ -5,7 +5,7 @@ VF     := $(VENV)/bin/voltfront
 CONFIG ?= small
 OUT    ?= build/rtl/$(basename $(notdir $(CONFIG)))
 
-.PHONY: help setup run rtl sim cells technology characterize characterize-full tables check-tables fit validate validate-cycles explore report study figure test verify lint torture release-check bench bench-flow clean
+.PHONY: help setup run rtl sim cells technology characterize characterize-full tables check-tables fit validate validate-cycles explore report study figure test test-browser verify lint torture release-check bench bench-flow clean
 .DEFAULT_GOAL := help
 
 help:          ## this list
