@@ -42,10 +42,10 @@ def test_every_crossing_is_in_a_fifo_or_a_synchronizer(changes, tmp_path):
     assert {(c.source_domain, c.target_domain) for c in found} == {("core", "mem"), ("mem", "core"), ("outside", "core")}
 
 
-FIFO, TOP = "two_clock_fifo_w1_d8", "accelerator"
+FIFO, TOP = "two_clock_fifo_w2_d4", "accelerator"
 MUTANTS = {  # name: module, what to replace by what, and the crossing that this makes
     "pointer past its first stage": (
-        FIFO, r"(= write_rst \? 4'h0 : )read_gray_sync_0;", r"\1read_gray;",
+        FIFO, r"(= write_rst \? 3'h0 : )read_gray_sync_0;", r"\1read_gray;",
         "store_answers.read_gray (core) to store_answers.read_gray_sync_1 (mem)",
     ),
     "first stage used": (
@@ -53,7 +53,7 @@ MUTANTS = {  # name: module, what to replace by what, and the crossing that this
         "store_answers.written_gray (mem) to store_answers.written_gray_sync_0",
     ),
     "pointer not in a register": (
-        FIFO, r"(= write_rst \? 4'h0 : )read_gray;", r"\1(read_gray ^ {3'b0, read_rst});",
+        FIFO, r"(= write_rst \? 3'h0 : )read_gray;", r"\1(read_gray ^ {2'b0, read_rst});",
         "store_answers.read_gray_sync_0 (mem)",
     ),
     "logic before a synchronizer": ("synchronizer", r"(rst \? 1'h0 : )level", r"\1(level & ~synchronized)", "to irq_synchronizer.first (mem)"),
