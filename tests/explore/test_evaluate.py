@@ -136,7 +136,7 @@ def test_the_fast_path_is_the_evaluation_of_single_architectures(objective, poli
     repeats = np.array([[1, 2, 0, 1, 1, 0, 3, 1], [0, 0, 1, 0, 0, 1, 0, 0]])
     searched, _ = search_all(model(), architectures, tasks, given, VDD_V)
     chip = chip_laws(design_laws(model(), architectures.parameters(), VDD_V), given)
-    found = sweep(searched, layer_rows(architectures, searched, given, coefficients(model()).dram), chip, given, repeats)
+    found = sweep(searched, layer_rows(architectures, searched, given, coefficients(model()).dram, tasks), chip, given, repeats)
     chosen = [0, 17, len(architectures) - 1] if objective == "latency" else [0]  # others are chosen with the first architecture's energies
     for i in chosen:
         one = architectures[[i]]
