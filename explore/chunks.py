@@ -8,7 +8,6 @@ import hashlib
 import json
 import os
 import sys
-import tempfile
 import zipfile
 from collections.abc import Iterator
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
@@ -29,6 +28,7 @@ from explore.sweep import Sweeps, sweep
 from fit.compose import design_laws, within_range
 from fit.model import FittedModel, check_range, read_model
 from flow.cache import file_hash
+from flow.files import write_whole
 from hw.dram import DramPolicy, load_dram_part
 from hw.errors import ConfigError, ModelError
 from hw.layers import Network
@@ -275,15 +275,11 @@ def _stops(throughput_ips: NDArray, period_s: NDArray) -> NDArray:
 
 
 def _write(path: Path, arrays: dict) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as file:  # by name, numpy would add a suffix
             np.savez(file, **arrays)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+
+    write_whole(path, write)
 
 
 def evaluate_all(job: Job, folder: Path, *, workers: int | None = None, scheduler: str | None = None) -> list[Path]:

@@ -1,10 +1,8 @@
 """The whole exploration: design space and model in, Pareto fronts, DVFS sweeps, layers and every architecture's DVFS effectiveness out."""
 
 import json
-import os
 import platform
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -23,6 +21,7 @@ from explore.space import AXES, DesignSpace, load_space
 from fit.model import FittedModel, read_model
 from flow.cache import file_hash
 from flow.characterize import source_commit
+from flow.files import write_text_whole, write_whole
 from hw.dram import DramPolicy
 from hw.errors import ConfigError, ModelError
 from hw.layers import load_network
@@ -103,8 +102,8 @@ def explore_all(
     write_whole(out / "architectures.parquet", lambda path: blocks.write(path, volumes))
     for name, (table, columns) in tables.items():
         text = table[list(columns)].to_csv(index=False, lineterminator="\n")
-        write_whole(out / f"{name}.csv", lambda path, text=text: path.write_text(text, encoding="utf-8"))
-    write_whole(out / "run.json", lambda path: path.write_text(json.dumps(run, indent=1) + "\n", encoding="utf-8"))
+        write_text_whole(out / f"{name}.csv", text)
+    write_text_whole(out / "run.json", json.dumps(run, indent=1) + "\n")
     return Exploration(folder=out, pareto=found, run=run)
 
 
@@ -266,17 +265,3 @@ def _record(job: Job, model: FittedModel, blocks: _Blocks, summaries: list[dict]
         "interval": "90 %: errors of the laws for cycles, frequency, energy and leakage; none for the DRAM's figures",
         "versions": {"python": platform.python_version()} | {name: version(name) for name in ("voltfront", "numpy", "numba", "pandas", "pyarrow", "moocore")},
     }  # fmt: skip
-
-
-def write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Let `write` make a temporary file beside `path`, and put it in place."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}")
-    os.close(descriptor)
-    try:
-        write(Path(name))
-        Path(name).chmod(0o644)  # a temporary file is its owner's alone
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise

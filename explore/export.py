@@ -9,7 +9,7 @@ import yaml
 
 from explore import timeloop, zigzag
 from explore.components import ACTION_COLUMNS, COMPONENT_COLUMNS, CalibratedDesign
-from explore.exploration import write_whole
+from flow.files import write_text_whole, write_whole
 from hw.layers import LayerShape
 
 
@@ -32,7 +32,7 @@ def write_export(design: CalibratedDesign, shapes: Sequence[LayerShape], out: Pa
     columns = {"components": COMPONENT_COLUMNS, "actions": ACTION_COLUMNS}
     texts["point.json"] = json.dumps({"point": design.point, "layers": layers, "columns": columns}, indent=1) + "\n"
     for name, text in texts.items():
-        write_whole(out / name, lambda path, text=text: path.write_text(text, encoding="utf-8"))
+        write_text_whole(out / name, text)
     for name, table in tables.items():
         write_whole(out / f"{name}.parquet", lambda path, table=table: table.to_parquet(path, index=False))
     return sorted(out / name for name in (*texts, *(f"{name}.parquet" for name in tables)))

@@ -47,10 +47,10 @@ def import_(problems, name, out, as_json):
     """Make a network of Timeloop problem files, one layer each."""
     import yaml
 
-    from explore.exploration import write_whole
     from explore.timeloop import read_network
+    from flow.files import write_text_whole
 
     network = read_network(list(problems), name)
     text = yaml.safe_dump(network.model_dump(mode="json", exclude_defaults=True), sort_keys=False, width=160)
-    write_whole(out, lambda path: path.write_text(text, encoding="utf-8"))
+    write_text_whole(out, text)
     click.echo(json.dumps({"network": str(out), "layers": len(network.layers), "macs": network.macs}) if as_json else f"{out}: {len(network.layers)} layers")

@@ -5,8 +5,8 @@ import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from explore.exploration import write_whole
 from flow.cache import file_hash
+from flow.files import write_text_whole
 
 STAMPS = Path("build/stages")
 _ROOT = Path(__file__).parent.parent
@@ -24,7 +24,7 @@ def run_stage(name: str, inputs: dict, outputs: Sequence[Path], work: Callable[[
         return False
     work()
     text = json.dumps({"key": key, "outputs": _hashes(outputs), "inputs": inputs}, indent=1, sort_keys=True) + "\n"
-    write_whole(stamp, lambda path: path.write_text(text, encoding="utf-8"))
+    write_text_whole(stamp, text)
     return True
 
 

@@ -9,9 +9,10 @@ from pathlib import Path
 import pandas as pd
 import yaml
 
-from explore.exploration import DRAM, Exploration, cases_of, explore_all, write_whole
+from explore.exploration import DRAM, Exploration, cases_of, explore_all
 from fit.model import FittedModel, read_model, write_model
 from flow.characterize import source_commit
+from flow.files import write_text_whole
 from hw.dram import dram_parts
 from hw.dram_part import PARTS_DIR
 
@@ -73,7 +74,7 @@ def main() -> None:
         for factor in (constant.low, constant.high):
             name = f"{constant.name} x {factor:g}"
             changed[name] = explored(name, **variant(model, constant, factor, name))
-    write_whole(PAGE, lambda path: path.write_text(page(base, free, parts, changed), encoding="utf-8"))
+    write_text_whole(PAGE, page(base, free, parts, changed))
 
 
 def variant(model: FittedModel, constant: Constant, factor: float, name: str) -> dict:

@@ -4,8 +4,6 @@ The file is JSON (`fields` says what is in it), written whole or not at all, and
 """
 
 import json
-import os
-import tempfile
 from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Annotated, Literal, get_args, get_origin
@@ -15,6 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from pydantic import ConfigDict, Field, ValidationError
 
 from fit.laws import VOLTAGE_LAWS, Corners
+from flow.files import write_text_whole
 from hw.errors import ConfigError, ModelError
 from hw.settings import Settings
 
@@ -293,15 +292,7 @@ def fields(kind: type[_Described] = FittedModel, prefix: str = "") -> dict[str, 
 
 def write_model(model: FittedModel, path: Path) -> None:
     """Write the model file, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(json.dumps(model.model_dump(mode="json"), indent=1) + "\n")
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    write_text_whole(path, json.dumps(model.model_dump(mode="json"), indent=1) + "\n")
 
 
 def read_model(path: Path | str, *, technology: str | None = None) -> FittedModel:

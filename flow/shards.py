@@ -8,8 +8,6 @@ concern it, its RTL and the technology are what they were; else it is stale, and
 import gzip
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -17,6 +15,7 @@ from pathlib import Path
 import pandas as pd
 
 from flow.cache import file_hash
+from flow.files import write_whole
 from flow.plan import Plan
 from flow.table import CORNER_COLUMNS, CYCLE_COLUMNS, PATH_COLUMNS, TABLE_VERSION, Provenance, write_table
 from flow.tech import Technology
@@ -67,16 +66,11 @@ def _hash(value: object) -> str:
 def write_shard(shard: Shard, folder: Path) -> Path:
     """Write `<design>.json.gz`, whole or not at all; the same shard makes the same bytes."""
     data = asdict(shard) | {kind: _columns(getattr(shard, kind), columns, shard.design) for kind, columns in _TABLES.items()}
-    folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{shard.design}{SUFFIX}"
-    descriptor, name = tempfile.mkstemp(dir=folder, prefix=f".{shard.design}-")
+    content = gzip.compress(json.dumps(data, sort_keys=True, allow_nan=False).encode(), mtime=0)
     try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(gzip.compress(json.dumps(data, sort_keys=True, allow_nan=False).encode(), mtime=0))
-        os.chmod(name, 0o644)
-        os.replace(name, path)
+        write_whole(path, lambda temporary: temporary.write_bytes(content))
     except OSError as error:
-        Path(name).unlink(missing_ok=True)
         raise ConfigError(f"shard must be writable, not fail with {error.strerror} ({path}); free the disk and repeat: finished designs are kept") from None
     return path
 

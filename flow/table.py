@@ -7,13 +7,12 @@ Beside each lies a JSON file with the same stem that says where it comes from.
 """
 
 import json
-import os
-import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import pandas as pd
 
+from flow.files import write_text_whole
 from hw.config import AcceleratorConfig
 from hw.errors import ConfigError
 from hw.registers import EVENTS
@@ -131,8 +130,8 @@ def write_table(frame: pd.DataFrame, columns: dict[str, str], path: Path, proven
     if missing:
         raise ConfigError(f"values must be present in every row, not missing in {', '.join(missing)} ({path}); correct the writer")
     path.parent.mkdir(parents=True, exist_ok=True)
-    _write_whole(path.with_suffix(".json"), json.dumps(asdict(provenance), indent=1, sort_keys=True) + "\n")
-    _write_whole(path, frame.to_csv(index=False, lineterminator="\n"))
+    write_text_whole(path.with_suffix(".json"), json.dumps(asdict(provenance), indent=1, sort_keys=True) + "\n")
+    write_text_whole(path, frame.to_csv(index=False, lineterminator="\n"))
 
 
 def read_table(path: Path, columns: dict[str, str]) -> tuple[pd.DataFrame, Provenance]:
@@ -147,11 +146,3 @@ def read_table(path: Path, columns: dict[str, str]) -> tuple[pd.DataFrame, Prove
     if list(frame.columns) != list(columns) or (frame["table_version"] != TABLE_VERSION).any() or frame.empty:
         raise ConfigError(f"table must be of version {TABLE_VERSION} with its documented columns ({path}); run `voltfront characterize` again")
     return frame, provenance
-
-
-def _write_whole(path: Path, text: str) -> None:
-    """Write through a temporary file beside the target, so that a kill leaves the old file or the new one."""
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write(text)
-    os.replace(name, path)
