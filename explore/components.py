@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from fit.blocks import term_values
-from fit.compose import design_parameters, predict, terms_by_statistic, uses
+from fit.compose import design_parameters, modelled_uses, predict, terms_by_statistic
 from fit.model import FittedModel, reference_corner
 from hw.config import AcceleratorConfig
 from hw.dram import dram_energy_j
@@ -65,7 +65,7 @@ def calibrate(model: FittedModel, config: AcceleratorConfig, part: DramPart, *, 
     whole = predict(model, parameters, np.array([vdd_v]))  # refuses what the fit does not cover
     sram_vdd_v = max(vdd_v, model.sram_voltage_range_v[0])
     components, actions = [], []
-    for use in uses(parameters):
+    for use in modelled_uses(model, parameters):
         block = model.blocks[use.block]
         supply = model.reference_vdd_v if block.domain == "memory" else {"vdd_v": vdd_v, "sram_vdd_v": sram_vdd_v}[block.supply]
 
@@ -77,7 +77,14 @@ def calibrate(model: FittedModel, config: AcceleratorConfig, part: DramPart, *, 
             reference = reference_corner(model)
             return float(structure * law.factor(reference._replace(vdd_v=np.float64(supply)), reference))
 
-        idle = value("idle_energy_j")
+        parts = terms_by_statistic(block, "idle_energy_j")
+        idle = value("idle_energy_j", parts[""])
+        for statistic in [name for name in use.statistics if name in parts]:
+            counter, divisor = use.statistics[statistic]
+            actions.append(
+                {"component": use.role, "action": statistic, "counter": counter, "actions_per_count": float(1 / divisor[0]),
+                 "energy_per_action_j": value("idle_energy_j", parts[statistic]), "energy_log_sd": block.laws["idle_energy_j"].log_sd}
+            )  # fmt: skip
         size = {name: int(use.parameters[name][0]) if use.block in ("sram", "two_clock_fifo") else 0 for name in ("words", "bits")}
         components.append(
             {"component": use.role, "block": use.block, "domain": block.domain, "clocks": "+".join(use.clocks), "instances": int(round(use.count[0]))}

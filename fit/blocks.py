@@ -24,7 +24,7 @@ class Term:
     formula: str
     function: Callable[[Parameters], NDArray]
     statistic: str = ""
-    """What of `fit.workloads.STATISTICS` it is multiplied by: it counts in that part of the events only."""
+    """What of `fit.workloads.STATISTICS` it is multiplied by: it counts in that part of the events, or of the cycles, only."""
 
 
 def _log2(x: NDArray) -> NDArray:
@@ -78,12 +78,13 @@ TERMS = {
             name="product_registers", formula="useful x multiplier_stages lanes (activation_bits + weight_bits)", statistic="useful",
             function=lambda p: p["multiplier_stages"] * p["lanes"] * (p["activation_bits"] + p["weight_bits"]),
         ),
+        Term(name="unregistered_sum", formula="acc_bits without multiplier stages, else 0", function=lambda p: p["acc_bits"] * _unregistered(p)),
         Term(name="weight_changes", formula="weight_changes x lanes weight_bits", function=lambda p: p["lanes"] * p["weight_bits"], statistic="weight_changes"),
         Term(
             name="row_weights", formula="weight_changes x cols lanes weight_bits", statistic="weight_changes",
             function=lambda p: p["cols"] * p["lanes"] * p["weight_bits"],
         ),
-        Term(name="weight_beat", formula="weight_beats x bits", function=lambda p: 1.0 * p["bits"], statistic="weight_beats"),
+        Term(name="weight_beat", formula="weight_beats x words bits", function=lambda p: p["words"] * p["bits"], statistic="weight_beats"),
         Term(name="last_levels", formula="adder levels of the accumulating stage", function=_last_levels),
         Term(name="first_levels", formula="adder levels before it", function=lambda p: _levels(p) - _last_levels(p)),
         Term(
@@ -98,6 +99,23 @@ TERMS = {
         Term(name="post_depth", formula="log2(post_lanes)", function=lambda p: _log2(p["post_lanes"])),
         Term(name="read_depth", formula="log2(read_fifo_beats)", function=lambda p: _log2(p["read_fifo_beats"])),
         Term(name="taps", formula="depthwise_taps", function=lambda p: 1.0 * p["depthwise_taps"]),
+        Term(name="trunk", formula="side", function=lambda p: 1.0 * p["side_um"]),
+        Term(name="row_wires", formula="side rows lanes activation_bits", function=lambda p: p["side_um"] * p["rows"] * p["lanes"] * p["activation_bits"]),
+        Term(
+            name="activation_wires", formula="steps x side rows lanes activation_bits", statistic="steps",
+            function=lambda p: p["side_um"] * p["rows"] * p["lanes"] * p["activation_bits"],
+        ),
+        Term(
+            name="weight_wires", formula="weight_takes x side cols lanes weight_bits", statistic="weight_takes",
+            function=lambda p: p["side_um"] * p["cols"] * p["lanes"] * p["weight_bits"],
+        ),
+        Term(name="load_wires", formula="loads x side axi_data_bits", statistic="loads", function=lambda p: p["side_um"] * p["axi_data_bits"]),
+        Term(
+            name="weight_load_wires", formula="weight_loads x side axi_data_bits", statistic="weight_loads",
+            function=lambda p: p["side_um"] * p["axi_data_bits"],
+        ),
+        Term(name="bank_wires", formula="side (rows + cols)", function=lambda p: p["side_um"] * (p["rows"] + p["cols"])),
+        Term(name="beat_wires", formula="side axi_data_bits", function=lambda p: p["side_um"] * p["axi_data_bits"]),
         Term(name="bank_rows", formula="min(words, 256)", function=lambda p: np.minimum(p["words"], 256.0)),
         Term(name="activation_word", formula="lanes activation_bits", function=lambda p: p["lanes"] * p["activation_bits"]),
         Term(name="weight_word", formula="lanes weight_bits", function=lambda p: p["lanes"] * p["weight_bits"]),
@@ -122,6 +140,10 @@ TERMS = {
         Term(name="bitline", formula="sqrt(words bits)", function=lambda p: np.sqrt(p["words"] * p["bits"])),
     )
 }  # fmt: skip
+
+
+DERIVED = ("words", "bits", "side_um")
+"""Parameters of a block that follow from the design's: the size of a memory or FIFO, and the side of a square as large as all blocks together."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,7 +179,7 @@ BLOCKS = {
         Block(
             name="pe", domain="core", parameters=("lanes", "activation_bits", "weight_bits", "acc_depth", "acc_bits", "multiplier_stages"),
             area=("multipliers", "accumulators", "pipeline", "operands", "one"),
-            energy=("products", "accumulators", "one", "weight_changes", "product_registers", "operands"),
+            energy=("products", "accumulators", "unregistered_sum", "product_registers", "one", "weight_changes", "operands"),
             idle=("operands", "accumulators", "one", "pipeline"), delay=("one",),
         ),
         Block(
@@ -195,10 +217,12 @@ BLOCKS = {
             idle=("one", "beat"), delay=("one", "beat_depth"),
         ),
         Block(name="axi_lite", domain="memory", parameters=(), area=("one",), energy=("one",), idle=("one",), delay=("one",)),
-        # Multiplexers, wires and the clock trees' trunk between the blocks; its paths are those of the whole design.
+        # Multiplexers and the clock trees' trunk between the blocks, and above all wires with their repeaters, which are as long as the
+        # design is wide; its paths are those of the whole design.
         Block(
-            name="glue", domain="core", parameters=("rows", "cols", "lanes", "activation_bits"), area=("row_words", "one", "broadcast"),
-            energy=("row_words", "one", "broadcast"), idle=("row_words", "one", "broadcast"), delay=("one",),
+            name="glue", domain="core", parameters=("rows", "cols", "lanes", "activation_bits", "weight_bits", "axi_data_bits", "side_um"),
+            area=("trunk", "row_wires", "beat_wires", "bank_wires"), energy=("one",),
+            idle=("trunk", "activation_wires", "weight_wires", "load_wires", "weight_load_wires", "bank_wires"), delay=("one",),
         ),
         Block(name="synchronizer", domain="core", parameters=(), area=("one",), energy=("one",), idle=("one",), delay=("one",)),
         Block(
@@ -249,4 +273,5 @@ PATH_TERMS = {
 
 def path_terms(start: str, end: str) -> tuple[str, ...]:
     """Names of the terms of the path from one group of registers to another, the first ones more likely to matter."""
-    return tuple(dict.fromkeys(("one", *PATH_TERMS.get(end, ()), *PATH_TERMS.get(start, ()))))
+    between = () if start == end or end.startswith("pe") else ("trunk",)
+    return tuple(dict.fromkeys(("one", *between, *PATH_TERMS.get(end, ()), *PATH_TERMS.get(start, ()))))

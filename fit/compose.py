@@ -4,7 +4,7 @@ Everything takes the design's parameters as arrays of one shape [designs] and vo
 Blocks of the core domain are at the operating point's supply, memories at theirs, the memory domain at the reference voltage.
 """
 
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -37,7 +37,7 @@ class Use:
 
     `events` maps the block's event to the count that counts it (see `event_counts`) and by how much that must be divided [designs],
     over all instances of the role. `clocks` are those that reach it. `statistics` says likewise what counts the terms that apply to a part of
-    the events only (`fit.workloads.STATISTICS`).
+    the events, or of the cycles, only (`fit.workloads.STATISTICS`).
     """
 
     block: str
@@ -52,7 +52,7 @@ class Use:
 EVENT_COUNTS = (
     "compute_busy", "accumulator_accesses", "post_outputs", "instructions", "load_items", "read_beats", "weight_beats", "write_beats",
     "activation_reads", "activation_writes", "weight_reads", "weight_writes", "parameter_reads", "parameter_writes", "output_reads", "output_writes",
-    "useful_multiplications",
+    "weight_load_items", "useful_multiplications",
 )  # fmt: skip
 """Everything whose number in a layer decides its energy."""
 
@@ -67,9 +67,11 @@ def event_counts(parameters: Parameters, traffic: Traffic, useful_multiplication
     t, axi_bytes = traffic, np.asarray(parameters["axi_data_bits"]) / 8
     weight_word_bytes = np.asarray(parameters["lanes"]) * parameters["weight_bits"] / 8
     side_by_side = np.maximum(1, np.minimum(axi_bytes // weight_word_bytes, parameters["cols"]))
+    weight_load_items = t.weight_load_words / side_by_side
     return {
         "compute_busy": t.pixel_steps, "accumulator_accesses": t.accumulator_accesses, "post_outputs": t.post_outputs, "instructions": t.instructions,
-        "load_items": t.activation_load_words + t.fill_words + t.weight_load_words / side_by_side + t.parameter_load_words,
+        "load_items": t.activation_load_words + t.fill_words + weight_load_items + t.parameter_load_words,
+        "weight_load_items": weight_load_items,
         "read_beats": (t.activation_read_bytes + t.weight_read_bytes + t.parameter_read_bytes + t.program_read_bytes) / axi_bytes,
         "weight_beats": t.weight_read_bytes / axi_bytes, "write_beats": t.output_write_bytes / axi_bytes,
         "activation_reads": t.activation_reads, "activation_writes": t.activation_writes, "weight_reads": t.weight_reads,
@@ -100,7 +102,12 @@ def uses(p: Parameters) -> Iterator[Use]:
     yield use("sequencer", 1, {"instruction": ("instructions", 1)})
     yield use("registers", 1, {})
     yield use("synchronizer", 2, {})
-    yield use("glue", 1, {})
+    yield use(
+        GLUE, 1, {},
+        statistics={
+            "steps": ("compute_busy", 1), "weight_takes": ("weight_reads", p["cols"]), "loads": ("load_items", 1), "weight_loads": ("weight_load_items", 1),
+        },
+    )  # fmt: skip
     yield use("memory_read", 1, {"beat": ("read_beats", 1)})
     yield use("memory_write", 1, {"beat": ("write_beats", 1)})
     yield use("axi_lite", 1, {})
@@ -134,6 +141,22 @@ def uses(p: Parameters) -> Iterator[Use]:
         yield use("two_clock_fifo", 1, events, role, statistics, words=words, bits=bits)
 
 
+def with_side(found: Iterable[Use], area_um2: Callable[[Use], NDArray]) -> tuple[Use, ...]:
+    """The uses, what lies between the blocks (`GLUE`) with its `side_um`; `area_um2` gives the area of one instance [designs] of the others."""
+    found = tuple(found)
+    side_um = np.sqrt(sum(use.count * area_um2(use) for use in found if use.block != GLUE))
+    return tuple(replace(use, parameters={**use.parameters, "side_um": side_um}) if use.block == GLUE else use for use in found)
+
+
+def modelled_uses(model: FittedModel, p: Parameters) -> tuple[Use, ...]:
+    """`uses` with the side that the model's areas make. Tables without rows of the logic between the blocks leave it out of whole designs, too."""
+    reference = reference_corner(model)
+    corner = Corners(*(np.atleast_1d(axis) for axis in reference))
+    found = [use for use in uses(p) if use.block != GLUE or GLUE in model.blocks]
+    return with_side(found, lambda use: _evaluate(model, use, "area_um2", corner, None).reference)
+
+
+GLUE = "glue"
 _EDGES_A_WORD = 1 / 2
 """A word in a two-clock FIFO makes two cycles active: the one that writes it and the one that reads it."""
 _RUN_WORDS = 0xFFFF
@@ -271,8 +294,9 @@ def design_laws(
         "vdd_v": (vdd, model.voltage_range_v, "V"), "sram_vdd_v": (sram_vdd, model.sram_voltage_range_v, "V"),
         "temperature_c": (warmth, model.temperature_range_c, "C"), "back_bias_v": (bias, model.back_bias_range_v, "V"),
     }  # fmt: skip
-    # Tables without rows of the logic between the blocks leave it out of the whole designs, too.
-    roles = {use.role: use for use in uses(p) if use.block != "glue" or "glue" in model.blocks}
+    roles = {use.role: use for use in modelled_uses(model, p)}
+    if GLUE in roles:
+        p = dict(roles[GLUE].parameters)
     if not extrapolate:
         for name, (values, valid, unit) in supplies.items():
             check_range(values, valid, name, unit)
@@ -292,12 +316,16 @@ def design_laws(
         sums.setdefault(key, []).append(replace(value, reference=value.reference * times))
 
     for use in roles.values():
-        side, idle = model.blocks[use.block].domain, law(use, "idle_energy_j")
+        side, parts = model.blocks[use.block].domain, terms_by_statistic(model.blocks[use.block], "idle_energy_j")
+        idle = law(use, "idle_energy_j", parts[""])
         for clock in use.clocks:
             add(("cycle", side, clock), idle, use.count)
         add(("leakage", side), law(use, "leakage_w"), use.count)
         add(("area", side), law(use, "area_um2"), use.count)
-        busiest = idle
+        for statistic, (counter_of, divisor_of) in use.statistics.items():
+            if statistic in parts:
+                add(("event", side, counter_of), law(use, "idle_energy_j", parts[statistic]), 1 / divisor_of)
+        busiest = law(use, "idle_energy_j")
         for event, (counter, divisor) in use.events.items():
             quantity = f"{event}_energy_j"
             busiest = law(use, quantity)
@@ -380,8 +408,8 @@ def within_range(model: FittedModel, parameters: Parameters) -> NDArray:
     """[designs] whether every block of each design lies inside the range over which it was measured."""
     p = _arrays(parameters)
     inside = np.ones(len(p["rows"]), dtype=bool)
-    for use in uses(p):
-        for name, valid in _block(model, use.block).ranges.items() if use.block != "glue" or "glue" in model.blocks else ():
+    for use in modelled_uses(model, p):
+        for name, valid in _block(model, use.block).ranges.items():
             inside &= ~beyond(use.parameters[name], valid)
     for name, valid in model.path_ranges.items():
         inside &= ~beyond(p[name], valid)
@@ -414,7 +442,7 @@ def _evaluate(model: FittedModel, use: Use, quantity: str, corners: Corners, nam
 
 
 def terms_by_statistic(block: FittedBlock, quantity: str) -> dict[str, tuple[str, ...]]:
-    """The names of the terms of an energy that apply to all events (""), and of those that apply to a part of them."""
+    """The names of the terms of an energy that apply to all events or cycles (""), and of those that apply to a part of them."""
     found: dict[str, tuple[str, ...]] = {"": ()}
     for term in block.laws[quantity].terms if quantity in block.laws else ():
         statistic = TERMS[term.name].statistic
@@ -430,18 +458,20 @@ def _paths(
     laws: list[_Value] = []
     memories: dict[tuple[str, str], int] = {}
     found: list[tuple[str, int, int]] = []
+    excess = np.exp(model.path_excess) if domain == "core" else 1.0
     for name, path in model.paths.items():
         if path.domain != domain:
             continue
         terms = term_values(tuple(term.name for term in path.law.terms), p)
-        own = _Value(reference=path.law.structure(terms), factor=path.law.factor(corners, reference_corner(model)), log_sd=path.law.log_sd)
+        own = _Value(reference=path.law.structure(terms) * excess, factor=path.law.factor(corners, reference_corner(model)), log_sd=path.law.log_sd)
         laws.append(own)
         logic, memory = len(laws) - 1, -1
         if path.memory:
             key = path.memory, "register_to_output_s" if path.start == path.memory else "input_to_register_s"
             if key not in memories:
                 memories[key] = len(laws)
-                laws.append(law(roles[key[0]], key[1]))
+                time = law(roles[key[0]], key[1])
+                laws.append(replace(time, reference=time.reference * excess))
             memory = memories[key]
         found.append((name, logic, memory))
     if not found:

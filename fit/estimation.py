@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from fit.blocks import BLOCKS, DELAYS, TERMS, Block, Parameters, path_terms, term_values
-from fit.compose import uses
+from fit.blocks import BLOCKS, DELAYS, DERIVED, TERMS, Block, Parameters, path_terms, term_values
+from fit.compose import GLUE, uses
 from fit.laws import DELAY_LAWS, REFERENCE_C, VOLTAGE_LAWS, Corners
 from fit.model import NORMAL_90, ErrorSummary, FittedBlock, FittedLaw, FittedPath, LawComparison, Number
 from fit.regression import Estimate, Samples, estimate, estimate_with_errors, leave_voltages_out
@@ -65,7 +65,7 @@ def choose(frame: pd.DataFrame, **wanted) -> pd.DataFrame:
 
 
 def select(frame: pd.DataFrame, **wanted) -> tuple[pd.DataFrame, Condition]:
-    """`choose` of rows of `corners.csv`, with `words`, `bits` and the statistics of their workloads, and their `Condition`."""
+    """`choose` of rows of `corners.csv`, with the columns `DERIVED` and the statistics of their workloads, and their `Condition`."""
     frame = choose(frame, **wanted)
     unknown = set(frame["block"]) - set(BLOCKS) - {WHOLE}
     if unknown:
@@ -80,11 +80,23 @@ def select(frame: pd.DataFrame, **wanted) -> tuple[pd.DataFrame, Condition]:
                 bad = frame.loc[rows, "module"][~found].iloc[0]
                 raise ConfigError(f"module of a {block} must end in its words and bits, not be called {bad!r}")
             frame.loc[rows, name] = frame.loc[rows, "module"].str.extract(pattern)[name].astype(float)
+    frame["side_um"] = frame["design"].map(sides_um(frame)).astype(float)
     first, core = frame.iloc[0], frame[frame["domain"] == "core"]
     reference = Corners(
         np.float64(core["vdd_v"].max()), *(np.float64(min(core[name].unique(), key=lambda x: (abs(x - usual), x))) for name, usual in _USUAL.items())
     )
     return with_statistics(frame), Condition(process=first["process"], layout=first["layout"], reference=reference)
+
+
+def sides_um(frame: pd.DataFrame) -> pd.Series:
+    """By design, the side of a square as large as its blocks, without what lies between them."""
+    parts = frame[~frame["block"].isin([WHOLE, GLUE])].drop_duplicates(["design", "module"])
+    return np.sqrt((parts["area_um2"] * parts["instances"]).groupby(parts["design"]).sum())
+
+
+def with_sides(paths: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
+    """`paths` with the `side_um` of each design, whose blocks are among `rows` of `corners.csv`."""
+    return paths.assign(side_um=paths["design"].map(sides_um(rows)))
 
 
 _USUAL = {"temperature_c": REFERENCE_C, "back_bias_v": 0.0}
@@ -108,15 +120,17 @@ def samples_of(rows: pd.DataFrame, block: Block, quantity: str) -> Samples | Non
         settling = _PHASE_SD / np.sqrt(np.maximum(rows["cycles"].to_numpy(dtype=float), 1.0)) * (rows["cycles"].to_numpy() > 0)
         curves = ["module", "design", "workload"]
     else:
-        rows = rows.drop_duplicates(["module"] if quantity == "area_um2" else ["module", *corner])
-        value, settling, curves = rows[quantity].to_numpy(dtype=float), 0.0, ["module"]
+        # What lies between the blocks has the same name in every design.
+        curves = ["module", *block.parameters]
+        rows = rows.drop_duplicates(curves if quantity == "area_um2" else [*curves, *corner])
+        value, settling = rows[quantity].to_numpy(dtype=float), 0.0
         low = high = value
     if not value.any():
         return None
     if (value <= 0).any() or not np.isfinite(value).all():
         bad = rows[~(value > 0)].iloc[0]
         raise ModelError(f"{quantity} of {block.name} must be positive in every row or zero in all, not {value[~(value > 0)][0]:g} ({bad['module']})")
-    terms = term_values(block.terms_of(quantity), {name: rows[name].to_numpy(dtype=float) for name in (*PARAMETERS, "words", "bits", *STATISTICS)})
+    terms = term_values(block.terms_of(quantity), {name: rows[name].to_numpy(dtype=float) for name in (*PARAMETERS, *DERIVED, *STATISTICS)})
     return Samples(
         terms=np.column_stack(list(terms.values())), corners=corners_of(rows, block.supply), value=value, offset=np.zeros(len(rows)),
         sampling_log_sd=np.hypot((high - low) / 2 / NORMAL_90 / value, settling), curve=_numbers(rows, curves), variant=_variants(rows, block),
@@ -173,7 +187,7 @@ def path_samples(paths: pd.DataFrame, blocks: dict[str, FittedBlock], reference:
         if most[start, end, domain] < SLOW_PATH:
             continue
         memory = memory_of(start, end)
-        p = {name: rows[name].to_numpy(dtype=float) for name in PARAMETERS}
+        p = {name: rows[name].to_numpy(dtype=float) for name in (*PARAMETERS, "side_um")}
         offset = np.zeros(len(rows))
         if memory:
             offset = memory_time(blocks, memory, start, p, corners_of(rows, "sram_vdd_v"), reference)

@@ -18,7 +18,7 @@ from hw.errors import ConfigError, ModelError
 from hw.settings import Settings
 
 FORMAT = "voltfront-model"
-MODEL_VERSION = 2
+MODEL_VERSION = 3
 NORMAL_90 = 1.6448536269514722
 """Half-width of a 90 % interval in standard deviations."""
 
@@ -231,7 +231,7 @@ class FittedModel(_Described):
 
     format: Literal["voltfront-model"] = FORMAT
     """What the file is."""
-    version: Literal[2] = MODEL_VERSION
+    version: Literal[3] = MODEL_VERSION
     """Version of this format."""
     technology: str
     """Name of the technology."""
@@ -259,6 +259,9 @@ class FittedModel(_Described):
     """The paths that may set the frequency, by `<start> to <end>`, with ` (memory)` for those of the memory's clock."""
     path_ranges: dict[str, Range]
     """Least and highest value of each parameter of the designs whose paths were measured."""
+    path_excess: float
+    """How much longer, as a logarithm, a design's period is than the longest of its core paths by their laws: each law states the middle of its
+    paths, and the longest of many is one that lies above. The mean over whole designs left out in turn; 0 with fewer than three."""
     intervals: dict[str, Interval]
     """By quantity: fmax, leakage, area, energy."""
     delay_law: LawComparison

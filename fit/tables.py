@@ -8,13 +8,13 @@ import numpy as np
 import pandas as pd
 
 from fit.blocks import BLOCKS
-from fit.estimation import WHOLE, Condition, choose, select
+from fit.estimation import WHOLE, Condition, choose, select, with_sides
 from flow.table import CORNER_COLUMNS, PARAMETERS, PATH_COLUMNS, Provenance, read_table
 
 
 @dataclass(frozen=True, kw_only=True)
 class Tables:
-    """Rows of `corners.csv` (see `fit.estimation.select`) and `paths.csv` of one technology, process and layout."""
+    """Rows of `corners.csv` (see `fit.estimation.select`) and `paths.csv`, with the `side_um` of the design, of one technology, process and layout."""
 
     corners: pd.DataFrame
     paths: pd.DataFrame
@@ -29,7 +29,7 @@ class Tables:
         paths, paths_from = read_table(Path(paths_csv), PATH_COLUMNS)
         rows, condition = select(corners, process=process, layout=layout)
         paths = choose(paths, process=condition.process, layout=condition.layout, technology=rows["technology"].iloc[0])
-        return Tables(corners=rows, paths=paths, condition=condition, corners_from=corners_from, paths_from=paths_from)
+        return Tables(corners=rows, paths=with_sides(paths, rows), condition=condition, corners_from=corners_from, paths_from=paths_from)
 
     def where(self, corners: pd.Series, paths: pd.Series) -> "Tables":
         """Only the rows that the masks keep."""

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
 
-from fit.blocks import term_values
+from fit.blocks import DERIVED, term_values
 from fit.compose import predict, within_range
 from fit.estimation import WHOLE, corners_of
 from fit.model import NORMAL_90, Comparison, ErrorSummary, FittedModel, Interval, reference_corner
@@ -40,6 +40,18 @@ def designs_in_turn(tables: Tables, model: FittedModel) -> pd.DataFrame:
         without = fit_corners(tables.left_out(name), near=model)
         found.append(design_errors(rows, name, without, [name]))
     return pd.concat(found, ignore_index=True)
+
+
+def path_excess(errors: pd.DataFrame) -> tuple[float, pd.DataFrame]:
+    """`FittedModel.path_excess` from `designs_in_turn` of a model without it, and their errors with the excess that the other designs have."""
+    fmax = errors[errors["quantity"] == "fmax"] if len(errors) else errors
+    if not len(fmax) or fmax["design"].nunique() < 3:
+        return 0.0, errors
+    own = np.log(fmax["predicted"] / fmax["measured"]).groupby(fmax["design"]).median()
+    others = (own.sum() - own) / (len(own) - 1)
+    corrected = errors.copy()
+    corrected.loc[fmax.index, "predicted"] *= np.exp(-fmax["design"].map(others))
+    return float(own.mean()), corrected
 
 
 def intervals(errors: pd.DataFrame) -> dict[str, Interval]:
@@ -118,7 +130,7 @@ def with_energy(model: FittedModel, own: pd.DataFrame) -> pd.DataFrame:
     for (name, phase, event), group in own.groupby(["block", "phase", "event"]):
         law = model.blocks[name].laws.get("idle_energy_j" if phase == "idle" else f"{event}_energy_j")
         if law is not None:
-            parameters = {c: group[c].to_numpy(dtype=float) for c in (*PARAMETERS, "words", "bits", *STATISTICS)}
+            parameters = {c: group[c].to_numpy(dtype=float) for c in (*PARAMETERS, *DERIVED, *STATISTICS)}
             terms = term_values(tuple(t.name for t in law.terms), parameters)
             own.loc[group.index, "predicted"] = law.structure(terms) * law.factor(corners_of(group, model.blocks[name].supply), reference_corner(model))
     return own

@@ -23,6 +23,10 @@ STATISTICS = {
     "useful": "share of the multiplications that are the layer's own: neither a lane nor a column beyond its channels",
     "weight_changes": "weights taken by a processing element in a step",
     "weight_beats": "share of the bytes read that are weights",
+    "steps": "share of the cycles in which the array works",
+    "weight_takes": "share of the cycles in which each column takes a weight",
+    "loads": "share of the cycles in which the load engine writes",
+    "weight_loads": "share of the cycles in which it writes weights",
 }
 """Columns that `with_statistics` adds; 1 stands for every step, word or byte."""
 _NAME = re.compile(r"(?P<network>[^.\[]+)\.(?P<layer>[^\[]+)\[rows=(?P<rows>\d+)/row,blocks=(?P<blocks>\d+),batch=(?P<batch>\d+)\]")
@@ -70,6 +74,12 @@ def statistics(config: AcceleratorConfig, window: Window) -> dict[str, float]:
     }  # fmt: skip
 
 
+def _busy(rows: pd.DataFrame) -> float:
+    """Share of the recorded cycles of a block in which it works."""
+    cycles = rows.drop_duplicates("phase").set_index("phase")["cycles"]
+    return float(cycles.get("active", 0) / cycles.sum()) if len(cycles) else 1.0
+
+
 def with_statistics(rows: pd.DataFrame) -> pd.DataFrame:
     """Rows of `corners.csv` with the columns `STATISTICS`; 1 where no workload was recorded. Weights come
     through the FIFO of read data only."""
@@ -78,7 +88,10 @@ def with_statistics(rows: pd.DataFrame) -> pd.DataFrame:
         rows[name] = 1.0
     recorded = rows[rows["cycles"] > 0]
     for (_, workload), group in recorded.groupby(["design", "workload"]):
-        for name, value in statistics(config_of(group.iloc[0]), window_of(workload)).items():
+        found = statistics(config_of(group.iloc[0]), window_of(workload))
+        steps, loads = (_busy(group[group["block"] == block]) for block in ("compute", "load"))
+        found |= {"steps": steps, "weight_takes": steps * found["weight_changes"], "loads": loads, "weight_loads": loads * found["weight_beats"]}
+        for name, value in found.items():
             rows.loc[group.index, name] = np.float64(value)
     other = (rows["block"] == "two_clock_fifo") & (rows["words"] != rows["read_fifo_beats"])
     rows.loc[other, "weight_beats"] = 0.0

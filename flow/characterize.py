@@ -220,10 +220,15 @@ def cycle_row(config: AcceleratorConfig, run: Run, result: RunResult) -> dict:
 
 
 def source_commit() -> str:
-    """The commit of the source tree, with `-dirty` if it was changed since; `unknown` outside a git checkout."""
+    """The commit of the source tree, with `-dirty` if it was changed since, measured tables apart; `unknown` outside a git checkout."""
+
+    def git(*arguments: str) -> str:
+        run = subprocess.run(["git", *arguments], cwd=Path(__file__).parents[1], capture_output=True, text=True, timeout=30, check=True)
+        return run.stdout.strip()
+
     try:
-        root = Path(__file__).parent
-        run = subprocess.run(["git", "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"], cwd=root, capture_output=True, text=True, timeout=30)
-    except (OSError, subprocess.TimeoutExpired):
+        commit = git("rev-parse", "--short=12", "HEAD")
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!flow/tables")
+    except (OSError, subprocess.SubprocessError):
         return "unknown"
-    return run.stdout.strip() if run.returncode == 0 and run.stdout.strip() else "unknown"
+    return f"{commit}-dirty" if changed else commit

@@ -7,7 +7,7 @@ from pathlib import Path
 from explore.evaluate import Conditions
 from explore.space import DesignSpace, Voltages
 from fit.cycles import COEFFICIENTS
-from fit.estimation import select
+from fit.estimation import select, with_sides
 from fit.fitting import fit_corners
 from fit.model import CycleModel, FittedModel, Number
 from fit.tables import Tables
@@ -24,7 +24,7 @@ def model() -> FittedModel:
     frame, paths = corners(whole=14, noise=0.0)
     rows, condition = select(frame)
     source = Provenance(commit="0" * 40, command="made up", tools={}, inputs={})
-    tables = Tables(corners=rows, paths=paths, condition=condition, corners_from=source, paths_from=source)
+    tables = Tables(corners=rows, paths=with_sides(paths, rows), condition=condition, corners_from=source, paths_from=source)
     cycles = CycleModel(
         parameters=tuple(Number(name=c.name, formula=c.meaning, value=c.start, unit=c.unit, standard_error=None, status="assumed") for c in COEFFICIENTS),
         log_sd=0.05, left_out=None, rows=1, layers=1,

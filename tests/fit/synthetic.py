@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from fit.blocks import BLOCKS, DELAYS, path_terms, term_values
-from fit.compose import uses
+from fit.compose import uses, with_side
 from fit.laws import VOLTAGE_LAWS, Corners
 from flow.table import CORNER_COLUMNS, PARAMETERS, PATH_COLUMNS, TABLE_VERSION
 
@@ -31,11 +31,21 @@ def design_rows(count, rng):
     return {name: p[name] for name in PARAMETERS}
 
 
+def all_uses(p):
+    """`uses` of designs whose blocks have the made-up areas."""
+    return with_side(uses(p), lambda use: truth(use.block, "area_um2", use.parameters, 1.0))
+
+
+def recorded(use):
+    """In how many of a row's cycles the array works: what lies between the blocks has rows for both phases together, which are equally long."""
+    return {"steps": np.full(np.shape(use.count), 0.5)} if use.block == "glue" else {}
+
+
 def truth(block, quantity, parameters, vdd_v):
     """The made-up law: its first two terms share the value a typical block has."""
     names = BLOCKS[block].terms_of(quantity)[:2]
     terms = np.array([v.astype(float) for v in term_values(names, parameters).values()])
-    typical = {"one": 1.0, "storage": 5e4, "word": 64.0}
+    typical = {"one": 1.0, "storage": 5e4, "word": 64.0, "trunk": 100.0, "row_wires": 1e5, "activation_wires": 1e5}
     scale = np.array([typical.get(name, 100.0) for name in names])[:, None]
     kind = "delay" if quantity in DELAYS else quantity if quantity in VOLTAGE else "energy"
     size = SIZE.get(quantity, 0.3e-12 if quantity == "idle_energy_j" else 2e-12)
@@ -50,8 +60,9 @@ def corner_factor(law, vdd_v, values):
 
 def path_truth(start, end, p, vdd_v):
     """The made-up delay of a path: a constant and its first two structural terms."""
+    p = next(use.parameters for use in all_uses(p) if use.block == "glue")
     names = path_terms(start, end)[:3]
-    terms = np.array([v.astype(float) for v in term_values(names, p).values()])
+    terms = np.array([v / (200.0 if name == "trunk" else 1.0) for name, v in term_values(names, p).items()])
     law, values = VOLTAGE["delay"]
     own = PATHS[start, end] * (1 + 0.1 * terms[1:].sum(axis=0)) * corner_factor(law, vdd_v, values)
     if not start.startswith("sram_"):
@@ -65,7 +76,7 @@ def corners(count=14, whole=4, *, seed=0, noise=0.0, voltages=VOLTAGES):
     rng = np.random.default_rng(seed)
     p = design_rows(count, rng)
     rows, periods = [], {}
-    for use in uses(p):
+    for use in all_uses(p):
         block = BLOCKS[use.block]
         errors = {}
         for vdd_v in voltages:
@@ -73,7 +84,7 @@ def corners(count=14, whole=4, *, seed=0, noise=0.0, voltages=VOLTAGES):
 
             def value(quantity, use=use, supply=supply, errors=errors):
                 error = errors.setdefault(quantity, np.exp(rng.normal(0, noise, count)))
-                return truth(use.block, quantity, use.parameters, supply) * error
+                return truth(use.block, quantity, use.parameters | recorded(use), supply) * error
 
             fixed = {q: value(q) for q in ("area_um2", "leakage_w", *DELAYS)}
             periods[use.role, vdd_v] = fixed
@@ -89,7 +100,7 @@ def corners(count=14, whole=4, *, seed=0, noise=0.0, voltages=VOLTAGES):
                            "energy_switching_per_cycle_j": energy[d] / 4, "energy_clock_per_cycle_j": energy[d] / 4, "energy_per_cycle_lo_j": 0.99 * energy[d],
                            "energy_per_cycle_hi_j": 1.01 * energy[d], "provisional": use.block == "sram"}
                     )  # fmt: skip
-    core = [u for u in uses(p) if BLOCKS[u.block].domain == "core"]
+    core = [u for u in all_uses(p) if BLOCKS[u.block].domain == "core"]
     paths = []
     path_errors = {key: np.exp(rng.normal(0, noise, count)) for key in PATHS}
     for d in range(whole):

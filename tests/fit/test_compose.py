@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from fit.blocks import BLOCKS, term_values
+from fit.blocks import BLOCKS, DERIVED, term_values
 from fit.compose import EVENT_COUNTS, design_parameters, event_counts, uses
 from fit.model import ErrorSummary, fields
 from hw.config import load_design
@@ -66,7 +66,8 @@ def test_terms_by_hand():
     assert term_values(("accumulators",), p)["accumulators"] == 16 * 32
     with pytest.raises(ModelError, match="parameters must include words, not only"):
         term_values(("storage",), p)
-    assert all(np.all(v >= 0) for block in BLOCKS.values() for v in term_values(block.area, {**p, "words": np.ones(1), "bits": np.ones(1)}).values())
+    derived = dict.fromkeys(DERIVED, np.ones(1))
+    assert all(np.all(v >= 0) for block in BLOCKS.values() for v in term_values(block.area, p | derived).values())
 
 
 def test_summaries_and_the_file_say_what_they_are():

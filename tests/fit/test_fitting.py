@@ -6,18 +6,18 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
-from synthetic import PATHS, corners, design_rows, path_truth, truth
+from synthetic import PATHS, all_uses, corners, design_rows, path_truth, truth
 
 from explore.cli import cli
-from fit.blocks import BLOCKS, term_values
-from fit.compose import predict, uses, within_range
-from fit.estimation import select
+from fit.blocks import BLOCKS, DERIVED, term_values
+from fit.compose import predict, within_range
+from fit.estimation import select, with_sides
 from fit.explain import explain
 from fit.fitting import fit, fit_corners
 from fit.laws import Corners
 from fit.model import read_model, reference_corner
 from fit.tables import Tables
-from fit.validation import compare, designs_in_turn, intervals
+from fit.validation import compare, designs_in_turn, intervals, path_excess
 from flow.table import CORNER_COLUMNS, PARAMETERS, PATH_COLUMNS, Provenance, write_table
 from hw.errors import ConfigError, ModelError
 
@@ -29,7 +29,7 @@ def made_up(**arguments) -> Tables:
     """Made-up tables, as if read from files."""
     frame, paths = corners(**arguments)
     rows, condition = select(frame)
-    return Tables(corners=rows, paths=paths, condition=condition, corners_from=FROM, paths_from=FROM)
+    return Tables(corners=rows, paths=with_sides(paths, rows), condition=condition, corners_from=FROM, paths_from=FROM)
 
 
 def written(folder, frame, paths) -> dict:
@@ -59,7 +59,7 @@ def test_exact_tables_give_back_the_law_of_every_block(exact):
     assert model.delay_law.chosen == "saturated_ekv" and model.reference_vdd_v == 1.0
     p = design_rows(40, np.random.default_rng(9))
     vdd = np.array([0.55, 0.85])
-    for use in uses(p):
+    for use in all_uses(p):
         block = model.blocks[use.block]
         for quantity, law in block.laws.items():
             names = tuple(t.name for t in law.terms)
@@ -80,9 +80,10 @@ def test_a_design_never_measured_is_composed_from_its_blocks(exact):
         for i, v in enumerate((0.7, 1.0)):
             area = leakage = cycle = 0.0
             slowest = max(path_truth(*path, p, v)[d] for path in PATHS)
-            for use in uses(p):
+            for use in all_uses(p):
                 memory = BLOCKS[use.block].domain == "memory"
-                one = {q: truth(use.block, q, use.parameters, 1.0 if memory else v)[d] for q in ("area_um2", "leakage_w", "idle_energy_j")}
+                waiting = use.parameters | {"steps": np.zeros(len(p["rows"]))}
+                one = {q: truth(use.block, q, waiting, 1.0 if memory else v)[d] for q in ("area_um2", "leakage_w", "idle_energy_j")}
                 area += use.count[d] * one["area_um2"]
                 if not memory:
                     leakage += use.count[d] * one["leakage_w"]
@@ -96,6 +97,11 @@ def test_a_design_never_measured_is_composed_from_its_blocks(exact):
             # A step of an element with all lanes at work: what every step costs, and what each multiplication does.
             full = got.core_event_j["accumulator_accesses"][d, i] + p["lanes"][d] * got.core_event_j["useful_multiplications"][d, i]
             assert full == pytest.approx(step + row, rel=0.02)
+            # A cycle in which the array works: the engine that steps it, and the wires between the blocks.
+            glue = next(use.parameters for use in all_uses(p) if use.block == "glue")
+            wires = truth("glue", "idle_energy_j", glue, v)[d] - truth("glue", "idle_energy_j", glue | {"steps": 0 * p["rows"]}, v)[d]
+            compute = truth("compute", "step_energy_j", p, v)[d] - truth("compute", "idle_energy_j", p, v)[d]
+            assert got.core_event_j["compute_busy"][d, i] == pytest.approx(compute + wires, rel=0.03)
     assert not got.extrapolated.any() and got.provisional == ("sram",)
 
 
@@ -183,7 +189,7 @@ def test_the_model_file_reads_back_and_refuses_what_it_is_not(noisy, tmp_path):
         read_model(noisy, technology="other")
     content = json.loads(noisy.read_text())
     for change, message in (
-        ({"version": 1}, "version of a model must be 2, not 1"), ({"format": "x"}, "file must be a voltfront-model"), ({"blocks": 3}, "differ at blocks"),
+        ({"version": 1}, "version of a model must be 3, not 1"), ({"format": "x"}, "file must be a voltfront-model"), ({"blocks": 3}, "differ at blocks"),
     ):  # fmt: skip
         (tmp_path / "m.json").write_text(json.dumps(content | change))
         with pytest.raises(ConfigError, match=message):
@@ -212,7 +218,7 @@ def test_tables_that_cannot_be_fitted_are_refused(tmp_path):
     bad.loc[bad.index[bad["block"] == "pe"][0], "leakage_w"] = 0.0
     rows, condition = select(bad)
     with pytest.raises(ModelError, match="leakage_w of pe must be positive in every row or zero in all, not 0"):
-        fit_corners(Tables(corners=rows, paths=paths, condition=condition, corners_from=FROM, paths_from=FROM))
+        fit_corners(Tables(corners=rows, paths=with_sides(paths, rows), condition=condition, corners_from=FROM, paths_from=FROM))
     assert not (tmp_path / "m.json").exists()
 
 
@@ -236,4 +242,25 @@ def test_command_line_explains_and_fails_in_one_line(noisy, tmp_path):
 
 def test_all_parameters_are_known_to_the_blocks():
     """Every parameter of a block is a column of the table or stands in the module's name."""
-    assert {name for block in BLOCKS.values() for name in block.parameters} <= set(PARAMETERS) | {"words", "bits"}
+    assert {name for block in BLOCKS.values() for name in block.parameters} <= set(PARAMETERS) | set(DERIVED)
+
+
+def test_the_longest_of_many_paths_is_longer_than_the_longest_law():
+    """The excess of each design by hand: the mean of the others' medians."""
+    errors = pd.DataFrame(
+        {"quantity": ["fmax"] * 6 + ["area"], "design": ["a", "a", "b", "b", "c", "c", "a"], "measured": [1.0] * 7,
+         "predicted": [*np.exp([0.1, 0.1, 0.2, 0.2, 0.0, 0.0]), 2.0]}
+    )  # fmt: skip
+    excess, corrected = path_excess(errors)
+    assert excess == pytest.approx(0.1)
+    np.testing.assert_allclose(np.log(corrected["predicted"][:6]), [0.0, 0.0, 0.15, 0.15, -0.15, -0.15], atol=1e-12)
+    assert corrected["predicted"][6] == 2.0
+    assert path_excess(errors[errors["design"] != "c"])[0] == 0.0
+
+
+def test_the_excess_lengthens_the_core_paths_only(exact):
+    model, _ = exact
+    p = {name: v[within_range(model, design_rows(60, np.random.default_rng(11)))][:3] for name, v in design_rows(60, np.random.default_rng(11)).items()}
+    before, after = (predict(model.model_copy(update={"path_excess": excess}), p, [0.7, 1.0]) for excess in (0.0, 0.1))
+    np.testing.assert_allclose(after.fmax_hz, before.fmax_hz * np.exp(-0.1))
+    np.testing.assert_array_equal(after.memory_fmax_hz, before.memory_fmax_hz)
