@@ -5,7 +5,7 @@ VF     := $(VENV)/bin/voltfront
 CONFIG ?= small
 OUT    ?= build/rtl/$(basename $(notdir $(CONFIG)))
 
-.PHONY: help setup run rtl sim cells technology characterize characterize-full tables check-tables fit validate validate-cycles explore report study figure test test-browser verify lint torture release-check bench bench-flow clean
+.PHONY: help setup run rtl sim cells technology characterize characterize-full tables check-tables fit validate validate-cycles explore report study figure test test-browser test-documents verify lint torture release-check bench bench-flow clean
 .DEFAULT_GOAL := help
 
 help:          ## this list
@@ -70,6 +70,9 @@ test: setup    ## all tests
 
 test-browser: setup  ## the report in a real Chromium (minutes, where one is installed)
 	$(PY) -m pytest -m browser tests/explore/test_report_browser.py
+
+test-documents: setup  ## every command of the documents that takes minutes at most, and what they print, to the letter
+	VOLTFRONT_ALL_DOCUMENTS=1 $(PY) -m pytest tests/test_documents.py
 
 verify: setup  ## the verification campaign: random designs x random layers on the RTL (half an hour), docs/verification.md
 	$(PY) -m hw.verify.campaign

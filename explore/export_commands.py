@@ -1,4 +1,4 @@
-"""`voltfront export` and `voltfront import`: designs and layers for other tools, and layers from them."""
+"""`voltfront design`, `voltfront export` and `voltfront import`: Pareto points as designs, designs and layers for other tools, and layers from them."""
 
 import json
 from pathlib import Path
@@ -38,19 +38,62 @@ def export_(design, vdd_v, network, layers, dram, technology, model, margin, mem
     click.echo(json.dumps([str(path) for path in files]) if as_json else "\n".join(map(str, files)))
 
 
-@click.command(name="import", epilog="Example: voltfront import conv1.yaml conv2.yaml --name mine --out mine.yaml")
-@click.argument("problems", nargs=-1, required=True, type=PATH)
+@click.command(name="import", epilog="Example: voltfront import model.onnx --out model.yaml")
+@click.argument("files", nargs=-1, required=True, type=PATH)
 @click.option("--name", default="imported", show_default=True, help="Name of the network.")
 @click.option("--out", "-o", type=PATH, required=True, help="YAML file to write.")
+@click.option("--host", is_flag=True, help="ONNX: leave operators that the accelerator cannot run to the host (its time and energy are not counted).")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def import_(problems, name, out, as_json):
-    """Make a network of Timeloop problem files, one layer each."""
+def import_(files, name, out, host, as_json):
+    """Make a network to explore: of a quantized ONNX model, or of Timeloop problem files, one layer each."""
     import yaml
 
     from explore.timeloop import read_network
     from flow.files import write_text_whole
+    from hw.errors import ConfigError
+    from hw.onnx_import import import_onnx
 
-    network = read_network(list(problems), name)
-    text = yaml.safe_dump(network.model_dump(mode="json", exclude_defaults=True), sort_keys=False, width=160)
-    write_text_whole(out, text)
-    click.echo(json.dumps({"network": str(out), "layers": len(network.layers), "macs": network.macs}) if as_json else f"{out}: {len(network.layers)} layers")
+    if any(path.suffix == ".onnx" for path in files):
+        if len(files) > 1:
+            raise ConfigError(f"files must be one ONNX model or Timeloop problems, not {len(files)} files with a model among them; import it alone")
+        network = import_onnx(files[0], host=host).network(name, str(files[0]))
+    else:
+        network = read_network(list(files), name)
+    write_text_whole(out, yaml.safe_dump(network.model_dump(mode="json", exclude_defaults=True), sort_keys=False, width=160))
+    if as_json:
+        click.echo(json.dumps({"network": str(out), "layers": len(network.layers), "macs": network.macs, "excluded": network.excluded}))
+        return
+    click.echo(f"{out}: {len(network.layers)} layers")
+    for line in network.excluded:
+        click.echo(f"  excluded: {line}")
+
+
+CHOICES = ("balanced", "fastest", "most-efficient")
+
+
+@click.command(name="design", epilog="Example: voltfront design --network alexnet --batch 1 --choice fastest --out fastest.yaml")
+@click.option("--explore", "explore_dir", type=PATH, default=Path("build/explore"), show_default=True, help="Folder that `voltfront explore` wrote.")
+@click.option("--network", "-n", help="Whose front, by name.  [default: the exploration's first]")
+@click.option("--batch", type=click.IntRange(min=1), help="At which batch size.  [default: the network's first]")
+@click.option("--choice", type=click.Choice(CHOICES), default="balanced", show_default=True, help="Balanced: the largest throughput x efficiency.")
+@click.option("--architecture", help="A point of this architecture instead, by its name.")
+@click.option("--out", "-o", type=PATH, required=True, help="YAML file to write.")
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def design_(explore_dir, network, batch, choice, architecture, out, as_json):
+    """Write a Pareto point's architecture as a design file, which the generator and every other command take."""
+    import yaml
+
+    from explore.front_design import choose_point, design_of
+    from flow.files import write_text_whole
+
+    point = choose_point(explore_dir, network, batch, choice, architecture)
+    config = design_of(explore_dir, point)
+    write_text_whole(out, yaml.safe_dump(config.model_dump(mode="json", exclude_defaults=True), sort_keys=False, width=160))
+    shown = {name: point[name] for name in ("network", "batch", "vdd_v", "freq_hz", "throughput_ips", "efficiency_gops_w", "power_w", "area_um2", "bound")}
+    if as_json:
+        click.echo(json.dumps({"design": str(out), "name": config.name, **shown}))
+        return
+    click.echo(f"{out}: {config.name}, {config.multipliers} multipliers, {point['area_um2'] / 1e6:.2f} mm2")
+    at = f"{point['network']}, batch {point['batch']}: {point['vdd_v']:g} V, {point['freq_hz'] / 1e6:.0f} MHz"
+    speed = f"{point['throughput_ips']:.4g} inferences/s, {point['efficiency_gops_w']:.4g} GOPS/W, {point['power_w']:.3g} W"
+    click.echo(f"{at}, {speed}, bound by {point['bound']}")

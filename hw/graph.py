@@ -11,7 +11,9 @@ import numpy as np
 
 from hw.errors import ConfigError
 from hw.golden import QuantizedLayer, run_layer
+from hw.layers import Network
 from hw.onnx_views import View
+from hw.settings import parse
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +138,12 @@ class Graph:
     @property
     def host_steps(self) -> tuple[HostStep, ...]:
         return tuple(step for step in self.steps if isinstance(step, HostStep))
+
+    def network(self, name: str, source: str) -> Network:
+        """Its layers as shapes; steps of the host are what the network leaves out."""
+        excluded = [f"{step.name} on the host ({', '.join(step.operators)})" for step in self.host_steps]
+        layers = [step.layer.shape for step in self.layers]
+        return parse(Network, {"version": 1, "name": name, "source": source, "layers": layers, "excluded": excluded}, source)
 
     def whole(self, name: str) -> str:
         """The tensor in whose memory a tensor lies."""

@@ -1,6 +1,7 @@
 """Quantized layers from ONNX operators: shapes, integers and scales."""
 
 from dataclasses import dataclass, field, replace
+from itertools import chain, count
 from math import ceil
 
 import numpy as np
@@ -87,7 +88,7 @@ class LayerBuilder:
 
     def unique(self, name: str, taken) -> str:
         """`name`, or with a number behind it, and not in `taken`; entered there if that is a set."""
-        found = next(one for one in (name, *(f"{name}.{i}" for i in range(1, 1 << 20))) if one not in taken)
+        found = next(one for one in chain([name], (f"{name}.{i}" for i in count(1))) if one not in taken)
         if isinstance(taken, set):
             taken.add(found)
         return found

@@ -18,7 +18,6 @@ import click
 import pytest
 
 from explore import cli
-from hw.examples.digits import make as make_digits
 from hw.tools import BUILD_DIR
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -30,7 +29,6 @@ NOT_RUN = {
     r"make rtl .*": "calls `voltfront rtl` with these, as its recipe says, which is checked",
     r"voltfront (characterize|placement) .*": "synthesis and placement of whole designs, minutes",
     r"voltfront simulate --design small --layers conv3": "tests/hw/test_cli.py runs it",
-    r"voltfront fit": "minutes; tests/fit fits made-up tables",
     r"voltfront technology my.yaml|export PDK_ROOT=.*": "tests/flow/test_own_pdk.py follows the page, where an open PDK is at hand",
     r"voltfront explore --space small": "minutes on the real model; the tutorial explores a space of its own",
     r"python -m (benchmarks|flow|hw.verify|fit)\..*|python benchmarks/.*": "campaigns, minutes to hours",
@@ -49,13 +47,22 @@ class Command:
     @property
     def reason_not_run(self) -> str | None:
         """Why it is only checked; None if it is to be run."""
-        return next((reason for pattern, reason in NOT_RUN.items() if re.fullmatch(pattern, self.text)), None)
+        reasons = NOT_RUN if ALL else NOT_RUN | SLOW
+        return next((reason for pattern, reason in reasons.items() if re.fullmatch(pattern, self.text)), None)
 
     @property
     def names_only(self) -> bool:
         """A command's name in the text, without anything to run."""
         return not self.in_block and (len(self.text.split()) <= 2 or self.document in GENERATED)
 
+
+SLOW = {
+    r"voltfront (tables|fit)": "a minute; a made-up model takes their place",
+    r"voltfront report": "tests/explore/test_report.py writes it",
+    r"voltfront simulate --design best.yaml .*": "builds a simulator of one more design",
+}
+"""Commands that only `make test-documents` runs, and why; it also compares what is printed with the page, to the letter."""
+ALL = bool(os.environ.get("VOLTFRONT_ALL_DOCUMENTS"))
 
 GENERATED = ("docs/formats.md", "docs/commands.md")
 """Documents that the code writes: their commands come from the help."""
@@ -208,7 +215,7 @@ def test_commands_of_documents_exist_with_all_their_options(document):
 
 def test_reasons_not_to_run_a_command_are_all_in_use():
     texts = [command.text for document in DOCUMENTS for command in commands_of(document)]
-    for pattern in NOT_RUN:
+    for pattern in NOT_RUN | SLOW:
         assert any(re.fullmatch(pattern, text) for text in texts), f"no document has {pattern}; take it out of NOT_RUN"
 
 
@@ -230,20 +237,29 @@ def write_made_up_model(folder: Path) -> None:
     write_model(model().model_copy(update={"technology": "fdsoi28p"}), folder / "build" / "models" / "fdsoi28p.json")
 
 
-def prepare(document: str, folder: Path) -> None:
-    """The files that a document's commands take as given."""
-    if document == "docs/model.md":
-        write_made_up_model(folder)
-    if document == "docs/mapping.md":
-        make_digits(folder)
-        for given, name in (("digits.onnx", "model.onnx"), ("images.npy", "x.npy")):
-            (folder / given).replace(folder / name)
+def files_of(document: str) -> dict[str, str]:
+    """The files that a page tells its reader to write, by name: "into `name`", then a block."""
+    return dict(re.findall(r"into `([\w.]+)`[^`]*```yaml\n(.*?)```", (ROOT / document).read_text(encoding="utf-8"), re.DOTALL))
 
 
 @pytest.mark.parametrize("document", [document for document in DOCUMENTS if document not in GENERATED])
-def test_quick_commands_of_documents_run(document, scratch):
-    commands = [command for command in commands_of(document) if not command.names_only and command.reason_not_run is None]
-    if commands:
-        prepare(document, scratch)
-    for command in dict.fromkeys(command.text for command in commands):
-        run(command, scratch)
+def test_commands_and_snippets_of_documents_run(document, scratch):
+    """In their order, in one folder. What is printed is on the page if it does not depend on the made-up model."""
+    text = (ROOT / document).read_text(encoding="utf-8")
+    texts = [c.text for c in commands_of(document) if not c.in_block and not c.names_only and c.reason_not_run is None]
+    parts = [part for part in blocks(text) if part[0] in ("", "sh", "python", "text")] + [("sh", line) for line in dict.fromkeys(texts)]
+    if document in ("docs/model.md", "docs/tutorial.md") and not ALL:
+        write_made_up_model(scratch)
+    for name, content in files_of(document).items():
+        (scratch / name).write_text(content)
+    printed = ""
+    for language, content in parts:
+        if language == "python":
+            printed = run(f"python - <<'PYTHON'\n{content}PYTHON", scratch)
+        elif language == "text":
+            if printed and (ALL or "model on small" in content):
+                assert content in printed, f"{document} must show what is printed:\n{printed}"
+        else:
+            lines = [" ".join(without_comment(line).split()) for line in content.replace("\\\n", " ").splitlines()]
+            wanted = [Command(text=line, document=document, in_block=True) for line in lines if line.split(" ")[0] in PROGRAMS]
+            printed = "".join(run(command.text, scratch) for command in wanted if command.reason_not_run is None)

@@ -1,15 +1,16 @@
 """Trains a small CNN on scikit-learn's handwritten digits, quantizes it and writes it as ONNX, with test images: seconds on one core.
 
 Usage: python -m hw.examples.digits FOLDER [BATCH]
-Writes digits.onnx (QDQ form, int8), images.npy (BATCH test images, float32) and labels.npy, for
-
-    voltfront simulate --design small --network FOLDER/digits.onnx --input FOLDER/images.npy --output FOLDER/logits.npy
+Writes digits.onnx (QDQ form, int8), images.npy (BATCH test images, float32) and labels.npy; and what a user would start from who has no
+quantized model yet: float.onnx (the same network in floating point) and samples.npy (32 batches to quantize it by).
 """
 
 import sys
 from pathlib import Path
 
 import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
 
 from hw.examples.qdq import QdqModel
 
@@ -111,6 +112,23 @@ def export(p: Parameters, calibration: np.ndarray, path: Path, batch: int) -> Pa
     return model.save(path, (batch, 1, 8, 8), model.quantized(x, scale, round(-128 - low / scale)), (batch, 10))
 
 
+def export_float(p: Parameters, path: Path, batch: int) -> Path:
+    """The network in floating point, as training tools export it."""
+    nodes = [
+        helper.make_node("Conv", ["x", "w1", "b1"], ["conv1"], name="conv1", pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["conv1"], ["relu1"], name="relu1"),
+        helper.make_node("MaxPool", ["relu1"], ["pool"], name="pool", kernel_shape=[2, 2], strides=[2, 2]),
+        helper.make_node("Conv", ["pool", "w2", "b2"], ["conv2"], name="conv2", pads=[1, 1, 1, 1]),
+        helper.make_node("Relu", ["conv2"], ["relu2"], name="relu2"),
+        helper.make_node("Flatten", ["relu2"], ["flat"], name="flat"),
+        helper.make_node("Gemm", ["flat", "w3", "b3"], ["logits"], name="fc", transB=1),
+    ]
+    ports = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [batch, *shape]) for name, shape in (("x", (1, 8, 8)), ("logits", (10,)))]
+    graph = helper.make_graph(nodes, "digits", ports[:1], ports[1:], [numpy_helper.from_array(value, name) for name, value in p.items()])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), str(path))
+    return path
+
+
 def make(folder: Path, batch: int = 8) -> Path:
     """Train, quantize, write everything into `folder`; returns the model's path."""
     x, labels, test, test_labels = load_digits()
@@ -118,6 +136,9 @@ def make(folder: Path, batch: int = 8) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     np.save(folder / "images.npy", test[:batch])
     np.save(folder / "labels.npy", test_labels[:batch])
+    count = min(32, len(x) // batch)
+    np.save(folder / "samples.npy", x[: count * batch].reshape(count, batch, 1, 8, 8))
+    export_float(p, folder / "float.onnx", batch)
     accuracy = np.mean(forward(p, test)["logits"].argmax(axis=1) == test_labels)
     print(f"accuracy in floating point: {accuracy:.1%} of {len(test)} test images")
     return export(p, x[:256], folder / "digits.onnx", batch)
