@@ -1,13 +1,11 @@
 """Placement of one mapped module with Coloquinte, and the wires that follow from it.
 
-Cells stand in rows of a nearly square outline, ports on its edge, black boxes (memories, blocks that are placed apart) in
-shelves with rows for cells between them. Nothing is routed: a net is as long as half the perimeter of the box around its
+Cells stand in rows of a nearly square outline, ports on its edge, black boxes (memories, blocks that are placed apart) in a
+floorplan (`flow.floorplan`) with rows for cells around them. Nothing is routed: a net is as long as half the perimeter of the box around its
 pins, times the factor by which a Steiner tree of so many pins is longer. Clock nets get a tree of buffers (`flow.buffering`).
 """
 
 import json
-import math
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,10 +13,11 @@ from pathlib import Path
 
 import numpy as np
 
-from flow import buffering, fanout, tech
+from flow import buffering, fanout, floorplan, tech
 from flow import netlist as netlist_module
 from flow.buffering import Buffering
 from flow.cache import DEFAULT_CACHE, run_step, step
+from flow.floorplan import Floorplan, plan_boxes
 from flow.liberty import Library
 from flow.netlist import CONST1, Netlist, clock_network, read_netlist
 from flow.synth import SynthResult, write_netlists
@@ -95,14 +94,18 @@ def place_module(
     )  # fmt: skip
 
 
-@step(version=1, modules=(buffering, fanout, netlist_module, tech))
+@step(version=1, modules=(buffering, fanout, floorplan, netlist_module, tech))
 def _place(
     folder: Path, *, netlist: Path, module: str, clocks: tuple[str, ...], boxes: dict[str, Outline], liberty: tuple[Path, ...], cells: CellRoles,
     wire: WireModel, rules: PlacementRules, timeout_s: float,
 ) -> PlacedModule:  # fmt: skip
     library = read_libraries(liberty)
     mapped = read_netlist(netlist, library, top=module, black_boxes=boxes)
-    plan = _floorplan(mapped, library, boxes, rules)
+    plan = plan_boxes(
+        mapped, {name: (boxes[kind].width_um, boxes[kind].height_um) for name, kind in mapped.black_boxes.items()},
+        cells_um2=sum(library.cells[mapped.types[k].name].area_um2 for k in mapped.cell_type) / rules.utilization, row_um=rules.row_height_um,
+        ignored=_ignored(mapped, clocks),
+    )  # fmt: skip
     places = _run_placer(folder, mapped, library, plan, boxes, rules, clocks, timeout_s)
     design = json.loads(netlist.read_text(encoding="utf-8"))
     change = Buffering(
@@ -129,6 +132,13 @@ def _place(
         area_um2=float(sum(library.cells[final.types[k].name].area_um2 for k in final.cell_type)), resized=resized, signal_buffers=signal_buffers,
         clock_buffers=clock_buffers, wire_um=float(lengths[~on_clock].sum()), clock_wire_um=float(lengths[on_clock].sum()),
     )  # fmt: skip
+
+
+def _ignored(mapped: Netlist, clocks: Sequence[str]) -> np.ndarray:
+    """[nets] clock nets, which get trees afterwards, and constants: they pull at nothing."""
+    ignored = clock_network(mapped, [name for name in clocks if name in mapped.ports]).nets.copy()
+    ignored[: CONST1 + 1] = True
+    return ignored
 
 
 def _input_loads(mapped: Netlist, library: Library, wire_f: np.ndarray) -> dict[str, tuple[float, ...]]:
@@ -170,54 +180,11 @@ def wire_lengths_um(netlist: Netlist, places: Places) -> np.ndarray:
     return half_perimeter * steiner_factor(pins)
 
 
-# --- floorplan -----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Floorplan:
-    """`boxes` gives the lower left corner of each black box instance, um."""
-
-    width_um: float
-    height_um: float
-    boxes: dict[str, tuple[float, float]]
-
-
-def _natural(name: str) -> list:
-    return [int(part) if part.isdigit() else part for part in re.split(r"(\d+)", name)]
-
-
-def _floorplan(mapped: Netlist, library: Library, boxes: Mapping[str, Outline], rules: PlacementRules) -> _Floorplan:
-    """Shelves of black boxes of similar height, and between them and around them rows for cells at the wanted utilization."""
-    row = rules.row_height_um
-    cells_um2 = sum(library.cells[mapped.types[k].name].area_um2 for k in mapped.cell_type) / rules.utilization
-    names = sorted(mapped.black_boxes, key=lambda name: (-boxes[mapped.black_boxes[name]].height_um, _natural(name)))
-    shapes = {name: boxes[mapped.black_boxes[name]] for name in names}
-    boxes_um2 = sum(shape.width_um * shape.height_um for shape in shapes.values())
-    width = max([math.sqrt(cells_um2 + boxes_um2), 4 * row] + [shape.width_um for shape in shapes.values()])
-    shelves: list[list[str]] = []
-    left = 0.0
-    for name in names:
-        if not shelves or left < shapes[name].width_um:
-            shelves.append([])
-            left = width
-        shelves[-1].append(name)
-        left -= shapes[name].width_um
-    channel = max(1, math.ceil(cells_um2 / width / (len(shelves) + 1) / row)) * row
-    places, y = {}, channel
-    for shelf in shelves:
-        x, gap = 0.0, (width - sum(shapes[name].width_um for name in shelf)) / max(len(shelf), 1)
-        for name in shelf:
-            places[name] = (x + gap / 2, y)
-            x += shapes[name].width_um + gap
-        y += math.ceil(max(shapes[name].height_um for name in shelf) / row) * row + channel
-    return _Floorplan(width_um=width, height_um=y, boxes=places)
-
-
 # --- Coloquinte ----------------------------------------------------------------------------------
 
 
 def _run_placer(
-    folder: Path, mapped: Netlist, library: Library, plan: _Floorplan, boxes: Mapping[str, Outline], rules: PlacementRules, clocks: Sequence[str],
+    folder: Path, mapped: Netlist, library: Library, plan: Floorplan, boxes: Mapping[str, Outline], rules: PlacementRules, clocks: Sequence[str],
     timeout_s: float,
 ) -> Places:  # fmt: skip
     """Places of cells and ports. A first rough placement tells where each port wants to be on the edge; then they stay there."""
@@ -238,12 +205,12 @@ def _run_placer(
     return Places(cells=circuit.place(folder, ports(spots), detailed=True, timeout_s=timeout_s), ports=ports(spots))
 
 
-def _on_box(name: str, mapped: Netlist, plan: _Floorplan, boxes: Mapping[str, Outline]) -> np.ndarray:
+def _on_box(name: str, mapped: Netlist, plan: Floorplan, boxes: Mapping[str, Outline]) -> np.ndarray:
     instance, port = name.rsplit("/", 1)
     return np.array(boxes[mapped.black_boxes[instance]].ports[port]).reshape(-1, 2) + plan.boxes[instance]
 
 
-def _edge(count: int, plan: _Floorplan) -> np.ndarray:
+def _edge(count: int, plan: Floorplan) -> np.ndarray:
     """`count` evenly spaced places on the edge, anticlockwise from the lower left corner, um."""
     sides = (plan.width_um, plan.height_um, plan.width_um, plan.height_um)
     corners = np.concatenate([[0.0], np.cumsum(sides)])
@@ -253,7 +220,7 @@ def _edge(count: int, plan: _Floorplan) -> np.ndarray:
     return np.stack([x, y], axis=1)
 
 
-def _order_of_spots(mapped: Netlist, own: Mapping, rough: Places, spots: np.ndarray, plan: _Floorplan) -> np.ndarray:
+def _order_of_spots(mapped: Netlist, own: Mapping, rough: Places, spots: np.ndarray, plan: Floorplan) -> np.ndarray:
     """For each port bit the number of its spot: bits in the order in which the cells on their nets lie around the centre."""
     centre = np.array([plan.width_um / 2, plan.height_um / 2])
     total, count = np.zeros((mapped.nets, 2)), np.zeros(mapped.nets)
@@ -275,7 +242,7 @@ class _Circuit:
     """What the placer is told, ports apart: cells, black boxes and nets. Clock nets get trees afterwards and pull at nothing."""
 
     def __init__(
-        self, mapped: Netlist, library: Library, plan: _Floorplan, boxes: Mapping[str, Outline], rules: PlacementRules, clocks: Sequence[str]
+        self, mapped: Netlist, library: Library, plan: Floorplan, boxes: Mapping[str, Outline], rules: PlacementRules, clocks: Sequence[str]
     ):
         self.mapped, self.plan = mapped, plan
         self.row = round(rules.row_height_um / _UNIT_UM)
@@ -283,8 +250,7 @@ class _Circuit:
         self.widths = np.array(widths, dtype=int)[mapped.cell_type]
         obstacles = [(*plan.boxes[name], boxes[kind].width_um, boxes[kind].height_um) for name, kind in mapped.black_boxes.items()]
         self.obstacles = np.round(np.array(obstacles).reshape(-1, 4) / _UNIT_UM).astype(int)
-        self.ignored = clock_network(mapped, [name for name in clocks if name in mapped.ports]).nets.copy()
-        self.ignored[: CONST1 + 1] = True
+        self.ignored = _ignored(mapped, clocks)
 
     def place(self, folder: Path, ports: Mapping[str, np.ndarray], *, detailed: bool, timeout_s: float) -> np.ndarray:
         """Centres of the cells [cells, 2], um."""

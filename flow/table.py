@@ -17,7 +17,7 @@ from hw.config import AcceleratorConfig
 from hw.errors import ConfigError
 from hw.registers import EVENTS
 
-TABLE_VERSION = 2
+TABLE_VERSION = 3
 
 PARAMETERS = (
     "rows", "cols", "lanes", "acc_depth", "acc_bits", "multiplier_stages", "post_lanes", "depthwise_taps", "activation_bits", "weight_bits",
