@@ -33,8 +33,9 @@ def test_a_room_imports_only_from_rooms_to_its_left(room):
         assert imported_rooms(path.read_text()) <= allowed, path
 
 
-def test_format_page_is_what_the_code_says():
+def test_generated_pages_are_what_the_code_says():
     assert reference.PAGE.read_text() == reference.page(), "run python -m explore.reference"
+    assert reference.COMMANDS_PAGE.read_text() == reference.commands_page(), "run python -m explore.reference"
 
 
 def test_every_command_has_help_with_an_example():
