@@ -5,7 +5,7 @@ VF     := $(VENV)/bin/voltfront
 CONFIG ?= small
 OUT    ?= build/rtl/$(basename $(notdir $(CONFIG)))
 
-.PHONY: help setup run rtl sim cells technology characterize characterize-full tables check-tables fit validate validate-cycles explore report study figure test test-browser test-documents verify lint torture release-check bench bench-flow clean
+.PHONY: help setup run rtl sim cells technology characterize characterize-full tables check-tables fit validate validate-cycles explore report study figure test test-browser test-documents verify verify-front lint torture release-check bench bench-flow clean
 .DEFAULT_GOAL := help
 
 help:          ## this list
@@ -61,6 +61,10 @@ report: setup  ## build/report/index.html
 
 study: setup   ## docs/study.md: what voltage scaling brings beside a memory that does not scale (ten minutes)
 	$(PY) -m explore.study
+
+verify-front: setup  ## docs/front-verification.md: ten points of a front built, simulated and characterized (hours; resumes)
+	$(VF) explore --space small --network alexnet --batch 1 --with-area --out build/verify/explore
+	$(VF) verify --explore build/verify/explore --points 10 --page docs/front-verification.md
 
 figure: setup  ## the README's figure, from the last exploration
 	$(VF) report --headline docs/pareto.png

@@ -12,7 +12,7 @@ _COMMANDS = {
     "rtl": "hw.cli", "compile": "hw.cli", "simulate": "hw.cli", "cells": "flow.cli",
     "technology": "flow.cli", "characterize": "flow.cli", "tables": "flow.cli", "placement": "flow.cli", "doctor": "flow.cli",
     "fit": "fit.cli", "explore": "explore.commands", "schedule": "explore.commands", "report": "explore.commands", "run": "explore.commands",
-    "design": "explore.export_commands", "export": "explore.export_commands", "import": "explore.export_commands",
+    "verify": "explore.verify_command", "design": "explore.export_commands", "export": "explore.export_commands", "import": "explore.export_commands",
 }  # fmt: skip
 """Which module holds each command. Modules are imported only when their command is used, so that `--help` is quick."""
 

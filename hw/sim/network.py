@@ -47,15 +47,17 @@ def random_workload(
     seed: int = 1,
     base_address: int = 0,
     tilings: Mapping[str, Tiling] | None = None,
+    fold_first: bool = True,
 ) -> Workload:
-    """`shapes`, one after the other, with data of a `kind` (see `hw.golden.DATA_KINDS`) drawn from `seed`; `tilings` as for `compile_network`.
+    """`shapes`, one after the other, with data of a `kind` (see `hw.golden.DATA_KINDS`) drawn from `seed`; `tilings` and `fold_first` as for
+    `compile_network`.
 
     `zero_points` are those of every layer's input and output; they must be equal where a layer reads another's output.
     """
     rng = np.random.default_rng(seed)
     bits = config.precision.activation_bits
     layers = [random_layer(shape, rng, bits, config.precision.weight_bits, kind, zero_points) for shape in shapes]
-    program = compile_network(config, layers, batch=batch, base_address=base_address, tilings=tilings)
+    program = compile_network(config, layers, batch=batch, base_address=base_address, tilings=tilings, fold_first=fold_first)
     inputs = {}
     for compiled in program.layers:
         s = compiled.lowering.shape
