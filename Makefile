@@ -81,8 +81,9 @@ test-documents: setup  ## every command of the documents that takes minutes at m
 verify: setup  ## the verification campaign: random designs x random layers on the RTL (half an hour), docs/verification.md
 	$(PY) -m hw.verify.campaign
 
-lint: setup    ## common mistakes
+lint: setup    ## common mistakes, and types
 	$(PY) -m ruff check .
+	$(PY) -m mypy
 
 torture: setup  ## thousands of malformed inputs over all entry points
 	$(PY) tests/torture.py --count 3000

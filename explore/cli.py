@@ -18,16 +18,16 @@ _COMMANDS = {
 
 
 class _Rooms(click.Group):
-    def list_commands(self, context):
+    def list_commands(self, context: click.Context) -> list[str]:
         return list(_COMMANDS)
 
-    def get_command(self, context, name):
+    def get_command(self, context: click.Context, name: str) -> click.Command | None:
         if name not in _COMMANDS:
             return None
         module = import_module(_COMMANDS[name])
         return getattr(module, name, None) or getattr(module, f"{name}_")  # `import` is a word of Python's
 
-    def resolve_command(self, context, args):
+    def resolve_command(self, context: click.Context, args: list[str]) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] not in _COMMANDS:
             context.fail(f"command must be one of {', '.join(_COMMANDS)}, not {args[0]!r}")
         return super().resolve_command(context, args)
@@ -35,7 +35,7 @@ class _Rooms(click.Group):
 
 @click.command(cls=_Rooms, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="voltfront")
-def cli():
+def cli() -> None:
     """Pareto-optimal deep-learning accelerators with voltage as a design variable.
 
     Example: voltfront run

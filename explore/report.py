@@ -245,7 +245,7 @@ _ERROR_HEADER = ("mean", "median", "90th percentile", "worst", "rows of groups")
 def _errors(model: FittedModel, chart: Chart) -> str:
     laws = [(f"{block}: {quantity}", unit, law, rows, variants, *_summary_cells(e)) for block, quantity, unit, law, rows, variants, e in left_out_errors(model)]
     whole = [
-        (f"{c.quantity} ({c.split})", *_summary_cells(c.model), _share(c.ideal and c.ideal.mean), _share(c.rank_correlation, ".3f"),
+        (f"{c.quantity} ({c.split})", *_summary_cells(c.model), _share(c.ideal.mean if c.ideal else None), _share(c.rank_correlation, ".3f"),
          _share(c.interval_coverage), c.outside_range)
         for c in model.validation
     ]  # fmt: skip
