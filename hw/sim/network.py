@@ -135,7 +135,7 @@ def run_network(simulator: Path, program: NetworkProgram, inputs: Mapping[str, n
             results[-1] = result
         last = order[segment.layers[-1]] if segment.layers else -1
         for step in graph.layers:
-            if step.name in segment.layers and lives[graph.whole(step.output)].last >= last:
+            if step.name in segment.layers and step.output in program.tensors and lives[graph.whole(step.output)].last >= last:
                 got, expected = program.read(memory, step.output), golden[step.output]
                 if not np.array_equal(got, expected):
                     wrong = f"{np.sum(got != expected)} of {got.size} values"
