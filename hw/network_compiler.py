@@ -41,7 +41,7 @@ def compile_graph(
 
     memory_map = MemoryMap(base_address)
     layouts = _layouts(config, graph, lowerings)
-    placed = _place(graph, lowerings, layouts, [steps for steps, _ in segments], plans, memory_map)
+    placed = _place(graph, lowerings, layouts, plans, [steps for steps, _ in segments] if by_layer else [], memory_map)
     contents: dict[str, np.ndarray] = {}
     emitters = {
         step.name: _emitter(config, graph, step, lowerings[step.name], layouts, plans[step.name], placed, memory_map, contents) for step in graph.layers
@@ -112,15 +112,15 @@ def _layouts(config: AcceleratorConfig, graph: Graph, lowerings: Mapping[str, Lo
 
 
 def _place(
-    graph: Graph, lowerings: Mapping[str, Lowering], layouts: Mapping[str, TensorLayout], programs: Sequence[Sequence[LayerStep]],
-    plans: Mapping[str, LayerPlan], memory_map: MemoryMap,
+    graph: Graph, lowerings: Mapping[str, Lowering], layouts: Mapping[str, TensorLayout], plans: Mapping[str, LayerPlan],
+    run_again: Sequence[Sequence[LayerStep]], memory_map: MemoryMap,
 ) -> dict[str, PlacedTensor]:  # fmt: skip
-    """Every stored tensor's address, in a region "activations"."""
+    """Every stored tensor's address, in a region "activations". Of layers that `run_again` one after the other, inputs live as long as the last of them."""
     folded = {step.input: lowerings[step.name] for step in graph.layers if lowerings[step.name].fold}
     only_on_chip = {step.output for step in graph.layers if not plans[step.name].stored}
     lives = {name: life for name, life in lifetimes(graph).items() if name not in only_on_chip}
     order = {step.name: index for index, step in enumerate(graph.steps)}
-    for steps in programs:  # layers that run again before another one is measured read their inputs again
+    for steps in run_again:
         for name in {graph.whole(one) for step in steps for one in step.inputs} & set(lives):
             lives[name] = lives[name]._replace(last=max(lives[name].last, order[steps[-1].name]))
     offsets, size = allocate({name: layouts[name].size_bytes for name in lives}, lives)
