@@ -124,7 +124,7 @@ def _read_points(path: Path, more: tuple[str, ...] = ()) -> pd.DataFrame:
 def _read_run(path: Path) -> dict:
     try:
         run = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"record of the exploration must be readable JSON ({path}): {' '.join(str(error).split())}; run `voltfront explore`") from None
     if not isinstance(run, dict):
         raise ConfigError(f"record of the exploration must be a mapping, not {type(run).__name__} ({path}); run `voltfront explore` again")
