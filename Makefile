@@ -5,7 +5,7 @@ VF     := $(VENV)/bin/voltfront
 CONFIG ?= small
 OUT    ?= build/rtl/$(basename $(notdir $(CONFIG)))
 
-.PHONY: help setup run rtl sim cells technology characterize characterize-full tables check-tables fit validate validate-cycles explore report study figure test test-browser test-documents verify verify-front lint torture release-check bench bench-flow clean
+.PHONY: help setup run rtl sim cells technology characterize characterize-full tables check-tables fit validate validate-cycles explore report study figure test test-browser test-documents verify verify-front lint torture robustness release-check bench bench-flow clean
 .DEFAULT_GOAL := help
 
 help:          ## this list
@@ -87,6 +87,9 @@ lint: setup    ## common mistakes, and types
 
 torture: setup  ## thousands of malformed inputs over all entry points
 	$(PY) tests/torture.py --count 3000
+
+robustness: setup  ## docs/robustness.md: kills, a full disk, hanging tools, two runs at once, old and hostile files (minutes, as root)
+	$(PY) tests/robustness.py --page
 
 release-check:  ## build the wheel, install it into a clean environment and run the main commands there (minutes)
 	.ci/release-check

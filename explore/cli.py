@@ -58,7 +58,8 @@ def main(arguments: list[str] | None = None) -> None:
         click.echo("voltfront: interrupted; what was finished is kept, run the same command again to go on", err=True)
         sys.exit(130)
     except OSError as error:
-        click.echo(f"voltfront: file must be accessible, not {error.filename}: {error.strerror}", err=True)
+        what = f"file must be accessible, not {error.filename}" if error.filename else "files must be read and written without an error of the system"
+        click.echo(f"voltfront: {what}: {error.strerror or error}; what was finished is kept", err=True)
         sys.exit(2)
     except Exception:
         traceback.print_exc()

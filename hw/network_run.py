@@ -31,9 +31,8 @@ def compile_model(model: Path, config: AcceleratorConfig, out: Path | None, *, h
     }
     out.mkdir(parents=True, exist_ok=True)
     for name, data in files.items():
-        unfinished = out / f".{name}.unfinished"
-        unfinished.write_bytes(data)
-        unfinished.replace(out / name)
+        with keep_file(out / name) as file:
+            file.write(data)
     summary = {
         "network": graph.name, "design": config.name, "layers": len(graph.layers), "segments": len(program.segments),
         "instructions": sum(segment.instructions for segment in program.segments), "image_bytes": int(program.image.size),
@@ -136,11 +135,12 @@ class keep_file:
         return self.file
 
     def __exit__(self, kind, *_):
-        self.file.close()
-        if kind is None:
-            self.unfinished.replace(self.path)
-        else:
-            self.unfinished.unlink()
+        try:
+            self.file.close()  # writes what is still in memory
+            if kind is None:
+                self.unfinished.replace(self.path)
+        finally:
+            self.unfinished.unlink(missing_ok=True)
 
 
 def _row(config: AcceleratorConfig, name: str, macs: int, events: Mapping[str, int]) -> dict:
