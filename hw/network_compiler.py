@@ -77,9 +77,8 @@ def compile_graph(
 def _check_bits(config: AcceleratorConfig, graph: Graph) -> None:
     for tensor in graph.tensors.values():
         if tensor.bits > config.precision.activation_bits:
-            raise ConfigError(
-                f"activation_bits must be at least the {tensor.bits} bits of tensor {tensor.name}, not {config.precision.activation_bits} ({config.name})"
-            )
+            what = f"activation_bits must be at least the {tensor.bits} bits of tensor {tensor.name}, not {config.precision.activation_bits} ({config.name})"
+            raise ConfigError(f"{what}; use a wider design, or quantize to fewer bits (operands of a product: with zero point 0)")
 
 
 def _lower(config: AcceleratorConfig, graph: Graph, step: LayerStep) -> Lowering:
