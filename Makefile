@@ -5,7 +5,7 @@ VF     := $(VENV)/bin/voltfront
 CONFIG ?= small
 OUT    ?= build/rtl/$(basename $(notdir $(CONFIG)))
 
-.PHONY: help setup run rtl sim cells technology characterize characterize-full tables check-tables fit validate validate-cycles explore report study figure test test-browser test-documents verify lint torture release-check bench bench-flow clean
+.PHONY: help setup run rtl sim cells technology characterize characterize-full tables check-tables fit validate validate-cycles explore report study figure test test-browser test-documents verify verify-front lint torture robustness release-check bench bench-flow clean
 .DEFAULT_GOAL := help
 
 help:          ## this list
@@ -62,6 +62,10 @@ report: setup  ## build/report/index.html
 study: setup   ## docs/study.md: what voltage scaling brings beside a memory that does not scale (ten minutes)
 	$(PY) -m explore.study
 
+verify-front: setup  ## docs/front-verification.md: ten points of a front built, simulated and characterized (hours; resumes)
+	$(VF) explore --space small --network alexnet --batch 1 --with-area --out build/verify/explore
+	$(VF) verify --explore build/verify/explore --points 10 --page docs/front-verification.md
+
 figure: setup  ## the README's figure, from the last exploration
 	$(VF) report --headline docs/pareto.png
 
@@ -77,11 +81,15 @@ test-documents: setup  ## every command of the documents that takes minutes at m
 verify: setup  ## the verification campaign: random designs x random layers on the RTL (half an hour), docs/verification.md
 	$(PY) -m hw.verify.campaign
 
-lint: setup    ## common mistakes
+lint: setup    ## common mistakes, and types
 	$(PY) -m ruff check .
+	$(PY) -m mypy
 
 torture: setup  ## thousands of malformed inputs over all entry points
 	$(PY) tests/torture.py --count 3000
+
+robustness: setup  ## docs/robustness.md: kills, a full disk, hanging tools, two runs at once, old and hostile files (minutes, as root)
+	$(PY) tests/robustness.py --page
 
 release-check:  ## build the wheel, install it into a clean environment and run the main commands there (minutes)
 	.ci/release-check

@@ -7,6 +7,7 @@ events are counted by `fit.compose.event_counts`,
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -49,7 +50,7 @@ class CalibratedDesign:
 
     config: AcceleratorConfig
     part: DramPart
-    point: dict[str, object]
+    point: dict[str, Any]
     components: pd.DataFrame
     actions: pd.DataFrame
 

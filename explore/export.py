@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -34,5 +35,5 @@ def write_export(design: CalibratedDesign, shapes: Sequence[LayerShape], out: Pa
     for name, text in texts.items():
         write_text_whole(out / name, text)
     for name, table in tables.items():
-        write_whole(out / f"{name}.parquet", lambda path, table=table: table.to_parquet(path, index=False))
+        write_whole(out / f"{name}.parquet", partial(table.to_parquet, index=False))
     return sorted(out / name for name in (*texts, *(f"{name}.parquet" for name in tables)))

@@ -21,7 +21,10 @@ FORMATS = ("tables", "accelergy", "timeloop", "zigzag")
 @click.option("--mem-clk-hz", type=click.FloatRange(min=1e6, max=1e10), default=800e6, show_default=True, help="Clock of the memory side, Hz.")
 @click.option("--out", "-o", type=PATH, help="Folder to write to.  [default: build/export/<design>]")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def export_(design, vdd_v, network, layers, dram, technology, model, margin, mem_clk_hz, out, as_json):
+def export_(
+    design: str, vdd_v: float, network: str, layers: str | None, dram: str, technology: str, model: Path | None, margin: float, mem_clk_hz: float,
+    out: Path | None, as_json: bool,
+) -> None:  # fmt: skip
     """Write a design's calibrated numbers and layers for other tools: CSV, Parquet and JSON tables, Accelergy, Timeloop, ZigZag."""
     from explore.components import calibrate
     from explore.export import write_export
@@ -44,7 +47,7 @@ def export_(design, vdd_v, network, layers, dram, technology, model, margin, mem
 @click.option("--out", "-o", type=PATH, required=True, help="YAML file to write.")
 @click.option("--host", is_flag=True, help="ONNX: leave operators that the accelerator cannot run to the host (its time and energy are not counted).")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def import_(files, name, out, host, as_json):
+def import_(files: tuple[Path, ...], name: str, out: Path, host: bool, as_json: bool) -> None:
     """Make a network to explore: of a quantized ONNX model, or of Timeloop problem files, one layer each."""
     import yaml
 
@@ -79,7 +82,7 @@ CHOICES = ("balanced", "fastest", "most-efficient")
 @click.option("--architecture", help="A point of this architecture instead, by its name.")
 @click.option("--out", "-o", type=PATH, required=True, help="YAML file to write.")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def design_(explore_dir, network, batch, choice, architecture, out, as_json):
+def design_(explore_dir: Path, network: str | None, batch: int | None, choice: str, architecture: str | None, out: Path, as_json: bool) -> None:
     """Write a Pareto point's architecture as a design file, which the generator and every other command take."""
     import yaml
 

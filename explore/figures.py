@@ -29,6 +29,9 @@ _RC = {
 }  # fmt: skip
 
 
+Look = Literal["line", "dashed", "marks", "area", "bar"]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Series:
     """One set of points with one look.
@@ -38,7 +41,7 @@ class Series:
     """
 
     name: str
-    look: Literal["line", "dashed", "marks", "area", "bar"]
+    look: Look
     x: tuple[float, ...]
     y: tuple[float, ...] | tuple[str, ...]
     color: str

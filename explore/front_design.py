@@ -34,7 +34,7 @@ def design_of(folder: Path, point: dict) -> AcceleratorConfig:
     try:
         run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
         space = parse(DesignSpace, run["space"], str(folder / "run.json"))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ConfigError(f"exploration must have a readable run.json, not {error} ({folder}); run `voltfront explore` again") from None
     values = {name: np.array([int(point[name])]) for name in AXES} | {name: np.array([getattr(space, name)]) for name in FIXED}
     return Architectures(values=values, index=np.zeros(1, dtype=np.int64)).config(0)

@@ -124,7 +124,7 @@ def _read_points(path: Path, more: tuple[str, ...] = ()) -> pd.DataFrame:
 def _read_run(path: Path) -> dict:
     try:
         run = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"record of the exploration must be readable JSON ({path}): {' '.join(str(error).split())}; run `voltfront explore`") from None
     if not isinstance(run, dict):
         raise ConfigError(f"record of the exploration must be a mapping, not {type(run).__name__} ({path}); run `voltfront explore` again")
@@ -245,7 +245,7 @@ _ERROR_HEADER = ("mean", "median", "90th percentile", "worst", "rows of groups")
 def _errors(model: FittedModel, chart: Chart) -> str:
     laws = [(f"{block}: {quantity}", unit, law, rows, variants, *_summary_cells(e)) for block, quantity, unit, law, rows, variants, e in left_out_errors(model)]
     whole = [
-        (f"{c.quantity} ({c.split})", *_summary_cells(c.model), _share(c.ideal and c.ideal.mean), _share(c.rank_correlation, ".3f"),
+        (f"{c.quantity} ({c.split})", *_summary_cells(c.model), _share(c.ideal.mean if c.ideal else None), _share(c.rank_correlation, ".3f"),
          _share(c.interval_coverage), c.outside_range)
         for c in model.validation
     ]  # fmt: skip

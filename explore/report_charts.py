@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from explore.figures import GREY, PALETTE, Chart, Series
+from explore.figures import GREY, PALETTE, Chart, Look, Series
 from fit.model import ErrorSummary, FittedModel
 
 CASE = ("network", "batch", "precision", "technology", "dram")
@@ -78,7 +78,8 @@ def front_chart(case: CaseResults) -> Chart:
     order = case.dvfs.groupby("architecture", sort=False)["effectiveness"].max().sort_values(ascending=False, kind="stable")
     for i, (architecture, effectiveness) in enumerate(order.items()):
         own = case.dvfs[case.dvfs["architecture"] == architecture]
-        for sweep, look, label in (("frequency", "dashed", "frequency only"), ("dvfs", "line", "DVFS")):
+        looks: tuple[tuple[str, Look, str], ...] = (("frequency", "dashed", "frequency only"), ("dvfs", "line", "DVFS"))
+        for sweep, look, label in looks:
             rows = own[own["sweep"] == sweep].sort_values("freq_hz")
             if rows.empty:
                 continue

@@ -4,7 +4,9 @@ Timeloop has no padding: a problem's input is the padded image. P and R run alon
 Energies are in pJ, areas in um2, as these tools have them.
 """
 
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from explore.components import CalibratedDesign
 from hw.errors import ConfigError
@@ -133,11 +135,11 @@ def area_table(design: CalibratedDesign) -> dict:
     return {"ART": {"version": "0.4", "tables": [{"name": _name(component), "area": component.area_um2} for component in rows]}}
 
 
-def _actions(design: CalibratedDesign, component: str):
+def _actions(design: CalibratedDesign, component: str) -> Iterable[Any]:
     return design.actions[design.actions["component"] == component].itertuples()
 
 
-def _name(component) -> str:
+def _name(component: Any) -> str:
     if component.component == "dram":
         return "system.DRAM"
     return f"system.chip.{component.component}[0..{component.instances - 1}]"

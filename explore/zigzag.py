@@ -49,10 +49,10 @@ def hardware(design: CalibratedDesign) -> dict:
     config, unit = design.config, unit_energies_pj(design)
     a, activation, weight = config.array, config.activation_word_bits, config.weight_word_bits
 
-    def port(name, kind, least, most, allocation):
+    def port(name: str, kind: str, least: int, most: int, allocation: list[str]) -> dict:
         return {"name": name, "type": kind, "bandwidth_min": least, "bandwidth_max": most, "allocation": allocation}
 
-    def memory(size, read, write, operands, ports, served):
+    def memory(size: int, read: float, write: float, operands: list[str], ports: list[dict], served: list[str]) -> dict:
         return {
             "size": size, "r_cost": float(read), "w_cost": float(write), "area": 0.0, "latency": 1, "operands": operands, "ports": ports,
             "served_dimensions": served,

@@ -306,7 +306,7 @@ def read_model(path: Path | str, *, technology: str | None = None) -> FittedMode
         head = json.loads(text)
     except FileNotFoundError:
         raise ConfigError(f"model must exist, not be absent ({path}); run `voltfront fit`") from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigError(f"model must be a readable JSON file ({path}): {' '.join(str(error).split())}; run `voltfront fit` again") from None
     if not isinstance(head, dict) or head.get("format") != FORMAT:
         raise ConfigError(f"file must be a {FORMAT}, not another kind of JSON ({path})")

@@ -133,8 +133,13 @@ def doctor(as_json: bool) -> None:
         click.echo(json.dumps([{**vars(row), "path": row.path and str(row.path), "missing": row.missing} for row in rows]))
     else:
         for row in rows:
-            state = f"missing: {row.install}" if row.missing else f"{row.version:12} {row.path}"
+            if row.path is None:
+                state = f"missing: {row.install}"
+            elif row.version is None:
+                state = f"broken: {row.path} does not print its version; {row.install} again"
+            else:
+                state = f"{row.version:12} {row.path}"
             click.echo(f"{row.name:10} {state}  ({row.needed_for})")
     missing = [row.name for row in rows if row.missing]
     if missing:
-        raise ToolError(f"tools must be installed, not missing: {', '.join(missing)}; run `make setup`")
+        raise ToolError(f"tools must be installed and say their version, not be missing or broken: {', '.join(missing)}; run `make setup`")

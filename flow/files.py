@@ -15,6 +15,10 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
         write(Path(name))
         Path(name).chmod(0o644)  # a temporary file is its owner's alone
         os.replace(name, path)
+    except OSError as error:
+        Path(name).unlink(missing_ok=True)
+        # The message names the file, not the temporary one, or none.
+        raise OSError(error.errno or 0, error.strerror or str(error), str(path)) from error
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise

@@ -1,7 +1,7 @@
 """Calibration plans: which designs are measured, on which windows of which layers."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -67,7 +67,7 @@ class Plan(Settings):
     """Wires expected from the fan-out, wires of a placement, or both beside one another."""
 
     @model_validator(mode="after")
-    def _check(self):
+    def _check(self) -> Self:
         names = [design.name for design in self.all_designs()]
         for name in names:
             if names.count(name) > 1:

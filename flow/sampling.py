@@ -122,7 +122,7 @@ def plan_text() -> str:
     return f"{_HEAD}{''.join(lines)}held_out: [{', '.join(HELD_OUT)}]\n{_TAIL}"
 
 
-def _flow(value) -> str:
+def _flow(value: object) -> str:
     """YAML in one line."""
     if isinstance(value, dict):
         return "{" + ", ".join(f"{key}: {_flow(item)}" for key, item in value.items()) + "}"

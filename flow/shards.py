@@ -92,7 +92,7 @@ def read_shard(path: Path) -> Shard:
                 raise ValueError(f"its {kind} have other columns")
             tables[kind] = [dict(zip(columns, row, strict=True)) for row in zip(*(data[kind][name] for name in columns), strict=True)]
         return Shard(**(data | tables))
-    except (OSError, EOFError, ValueError, KeyError, TypeError) as error:
+    except (OSError, EOFError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise ConfigError(f"shard must be a readable table of this version, not {path} ({error}); run `voltfront characterize` again") from None
 
 

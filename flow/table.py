@@ -141,7 +141,7 @@ def read_table(path: Path, columns: dict[str, str]) -> tuple[pd.DataFrame, Prove
         provenance = Provenance(**json.loads(path.with_suffix(".json").read_text(encoding="utf-8")))
     except FileNotFoundError as error:
         raise ConfigError(f"table must exist, not be absent ({error.filename}); run `voltfront characterize`") from None
-    except (ValueError, TypeError, pd.errors.ParserError) as error:
+    except (ValueError, TypeError, RecursionError, pd.errors.ParserError) as error:
         raise ConfigError(f"table must be in the documented format ({path}): {' '.join(str(error).split())}; run `voltfront characterize` again") from None
     if list(frame.columns) != list(columns) or (frame["table_version"] != TABLE_VERSION).any() or frame.empty:
         raise ConfigError(f"table must be of version {TABLE_VERSION} with its documented columns ({path}); run `voltfront characterize` again")

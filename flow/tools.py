@@ -78,6 +78,10 @@ def find_tool(name: str) -> Path:
     return Path(found)
 
 
+VERSION_TIMEOUT_S = 30.0
+"""A tool that takes longer than this to say its version hangs."""
+
+
 @cache
 def tool_version(name: str) -> str:
     """The version of tool `name`, as digits and dots."""
@@ -85,15 +89,22 @@ def tool_version(name: str) -> str:
     if tool.distribution is not None:
         return importlib.metadata.version(tool.distribution)
     try:
-        # iverilog -V exits non-zero where it cannot run its back end, and still prints its version first.
-        run = subprocess.run(
-            [path, *tool.version_arguments], check=False, capture_output=True, text=True, timeout=30, stdin=subprocess.DEVNULL
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
+        process = subprocess.Popen(
+            [path, *tool.version_arguments], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace",
+            start_new_session=True,  # so that a time-out ends what it started too
+        )  # fmt: skip
+    except OSError as error:
         raise ToolError(f"{path} must print its version, not fail ({error})") from None
-    found = re.search(tool.version_pattern, run.stdout + run.stderr)
+    try:
+        # iverilog -V exits non-zero where it cannot run its back end, and still prints its version first.
+        output, _ = process.communicate(timeout=VERSION_TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        raise ToolError(f"{path} must print its version within {VERSION_TIMEOUT_S:g} s, not run on") from None
+    finally:
+        _kill_group(process)
+    found = re.search(tool.version_pattern, output)
     if found is None:
-        raise ToolError(f"{path} must print its version, not {run.stdout.strip()[:80]!r}")
+        raise ToolError(f"{path} must print its version, not {output.strip()[:80]!r}")
     return found.group(1)
 
 

@@ -40,6 +40,7 @@ def rtl(design: str, out: Path | None, as_json: bool) -> None:
 
 
 HOST = click.option("--host", is_flag=True, help="Leave operators that the accelerator cannot run to the host (its time and energy are not counted).")
+ON_CHIP = click.option("--on-chip/--no-on-chip", default=True, show_default=True, help="ONNX: keep what the next layer reads on chip where it fits.")
 
 
 @click.command("compile", epilog="Example: voltfront compile model.onnx --design medium --out build/model")
@@ -47,12 +48,13 @@ HOST = click.option("--host", is_flag=True, help="Leave operators that the accel
 @DESIGN
 @click.option("--out", "-o", type=click.Path(path_type=Path), help="Folder to write to.  [default: build/programs/<model>-<design>]")
 @HOST
+@ON_CHIP
 @JSON
-def compile(model: Path, design: str, out: Path | None, host: bool, as_json: bool) -> None:
+def compile(model: Path, design: str, out: Path | None, host: bool, on_chip: bool, as_json: bool) -> None:
     """Compile a quantized ONNX model: program.bin (memory image), program.txt (listing), memory_map.json (what lies where, what to start)."""
     from hw.network_run import compile_model
 
-    compile_model(model, load_design(design), out, host=host, as_json=as_json)
+    compile_model(model, load_design(design), out, host=host, on_chip=on_chip, as_json=as_json)
 
 
 @click.command(epilog="Example: voltfront simulate --design medium --layers conv2,fc8 --rows 2 --core-hz 400e6")
@@ -61,6 +63,7 @@ def compile(model: Path, design: str, out: Path | None, host: bool, as_json: boo
 @click.option("--input", "input_path", type=click.Path(path_type=Path), help="ONNX: the input as .npy, real or integer as the model wants it.")
 @click.option("--output", "output_path", type=click.Path(path_type=Path), help="ONNX: where to write the output, .npy.")
 @HOST
+@ON_CHIP
 @click.option("--layers", help="Names of layers, separated by commas.  [default: all]")
 @click.option("--rows", type=click.IntRange(min=1), default=1, show_default=True, help="Output rows simulated, for each row of the array.")
 @click.option("--blocks", type=click.IntRange(min=1), default=2, show_default=True, help="Output channels simulated, in units of max(cols, lanes).")
@@ -75,7 +78,7 @@ def compile(model: Path, design: str, out: Path | None, host: bool, as_json: boo
 @click.option("--seed", type=int, default=1, show_default=True, help="Of the data and of the stalls.")
 @JSON
 def simulate(
-    design: str, network: str, input_path: Path | None, output_path: Path | None, host: bool,
+    design: str, network: str, input_path: Path | None, output_path: Path | None, host: bool, on_chip: bool,
     layers: str | None, rows: int, blocks: int, whole: bool, batch: int, core_hz: float, mem_hz: float, memory: str,
     stalls: float, seed: int, as_json: bool,
 ) -> None:  # fmt: skip
@@ -89,8 +92,8 @@ def simulate(
     config = load_design(design)
     part = IdealMemory() if memory == "ideal" else load_dram_part(memory)
     is_model = network.endswith(".onnx")
-    if not is_model and (input_path or output_path or host):
-        raise ConfigError(f"network must be an ONNX model where --input, --output or --host is given, not {network} (--network)")
+    if not is_model and (input_path or output_path or host or not on_chip):
+        raise ConfigError(f"network must be an ONNX model where --input, --output, --host or --no-on-chip is given, not {network} (--network)")
     wanted = [] if is_model else _select(network, layers)
     with TemporaryDirectory() as folder:
         simulator = build(verilog=emit(config, Path(folder)).verilog, axi_data_bits=config.memory.axi_data_bits)
@@ -98,7 +101,7 @@ def simulate(
         from hw.network_run import simulate_model
 
         options = {"core_period_ps": round(1e12 / core_hz), "mem_period_ps": round(1e12 / mem_hz), "memory": part, "stall_probability": stalls, "seed": seed}
-        simulate_model(Path(network), config, simulator, input_path, output_path, host=host, as_json=as_json, options=options)
+        simulate_model(Path(network), config, simulator, input_path, output_path, host=host, on_chip=on_chip, as_json=as_json, options=options)
         return
     results = []
     for shape in tqdm(wanted, desc=f"simulate {config.name}", unit="layer", file=sys.stderr, disable=not sys.stderr.isatty()):

@@ -61,7 +61,7 @@ def compile_network(
         emitter.place(source, memory_map, contents, second)
         emitters.append(emitter)
     for index, emitter in enumerate(emitters):
-        instructions = emitter.emit(first=index == 0, last=index == len(emitters) - 1)
+        instructions = emitter.emit(after_stores=index > 0, last=index == len(emitters) - 1)
         compiled.append(emitter.compiled(len(program), len(instructions)))
         program += instructions
     program.append((Opcode.END, {}))

@@ -13,7 +13,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from hw.errors import ConfigError
-from hw.settings import Settings, parse, read_yaml
+from hw.settings import Settings, parse, read_yaml, shown
 
 PARTS_DIR = Path(__file__).with_name("dram_parts")
 
@@ -255,19 +255,19 @@ def _parse_part(name: str, data: object, where: str) -> DramPart:
         plain[group] = {}
         for key, entry in entries.items():
             if not (isinstance(entry, list) and len(entry) == 2 and isinstance(entry[1], str) and entry[1] in texts):
-                raise ConfigError(f"{group}.{key} must be [value, source] with a source out of {', '.join(texts)}, not {entry!r} ({where})")
+                raise ConfigError(f"{group}.{key} must be [value, source] with a source out of {', '.join(texts)}, not {shown(entry)} ({where})")
             si_key, value = _to_si(str(key), entry[0], f"{group}.{key}", where)
             plain[group][si_key] = value
             sources[f"{group}.{si_key}"] = texts[entry[1]]
     return parse(DramPart, {"name": name, "sources": sources} | plain, where)
 
 
-def _to_si(key: str, value: object, shown: str, where: str) -> tuple[str, object]:
+def _to_si(key: str, value: object, entry: str, where: str) -> tuple[str, object]:
     """A scaled YAML entry (`_ns`, `_ma`, ...) in SI units; lists become tuples; anything else passes through."""
     suffix = next((suffix for suffix in _SCALES if key.endswith(suffix)), None)
     numbers = value if isinstance(value, list) else [value]
     if any(isinstance(number, bool) or not isinstance(number, int | float) for number in numbers):
-        raise ConfigError(f"{shown} must be a number or a list of numbers, not {value!r} ({where})")
+        raise ConfigError(f"{entry} must be a number or a list of numbers, not {shown(value)} ({where})")
     if suffix is not None:
         si_suffix, scale = _SCALES[suffix]
         key, numbers = key.removesuffix(suffix) + si_suffix, [number * scale for number in numbers]

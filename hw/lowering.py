@@ -85,6 +85,11 @@ class Lowering:
     second: TensorLayout | None = None
     """The second operand of add and matmul; of a transpose the input."""
 
+    @property
+    def vectors(self) -> bool:
+        """Whether a batch of vectors is computed as an image of that height."""
+        return not self.numbers.product and _is_vector(self.shape)
+
     def first_plane(self, group: int) -> int:
         """The first input word that channel group `group` reads."""
         n, s = self.numbers, self.shape
@@ -108,13 +113,17 @@ class Lowering:
         image, head = divmod(group, self.shape.groups)
         return image * self.second.image_pitch_bytes + head * self.numbers.c_groups * self.second.plane_pitch_bytes
 
+    def output_plane(self, group: int) -> int:
+        """The first output word that channel group `group` makes."""
+        if self.numbers.product:
+            return group % self.shape.groups * -(-self.numbers.k_per_group // self.output.lanes)
+        return group * self.numbers.k_per_group // self.output.lanes
+
     def output_offset(self, image: int, group: int) -> int:
         """Byte of the output tensor at which a channel group of an image begins."""
-        plane = group * self.numbers.k_per_group // self.output.lanes
         if self.numbers.product:
-            image, head = divmod(group, self.shape.groups)
-            plane = head * -(-self.numbers.k_per_group // self.output.lanes)
-        return image * self.output.image_pitch_bytes + plane * self.output.plane_pitch_bytes
+            image = group // self.shape.groups
+        return image * self.output.image_pitch_bytes + self.output_plane(group) * self.output.plane_pitch_bytes
 
     def expand_input(self, x: np.ndarray, zero_point: int) -> np.ndarray:
         """The layer's input (batch, channels, h, w), or (batch, channels) for vectors, as the tensor `input` holds it."""
@@ -194,6 +203,11 @@ def _taps(config: AcceleratorConfig, shape: LayerShape, fold: bool) -> int:
     return max(t for t in range(1, max(1, config.array.depthwise_taps) + 1) if shape.kernel_w % t == 0)
 
 
+def _is_vector(shape: LayerShape) -> bool:
+    """Whether a layer takes one pixel to one pixel, so that a batch of them is an image of that height."""
+    return shape.in_h == shape.in_w == shape.out_h == shape.out_w == 1 and shape.kernel_h == shape.kernel_w == 1
+
+
 def lower(config: AcceleratorConfig, shape: LayerShape, *, batch: int = 1, fold: bool = False, add_steps: int = 1) -> Lowering:
     """`shape` over `batch` images on `config`. `fold` only where the layer's input may be written expanded: ask `folds`.
 
@@ -214,8 +228,7 @@ def lower(config: AcceleratorConfig, shape: LayerShape, *, batch: int = 1, fold:
     if shared:  # word by word, so that all groups are alike; where cols > lanes the other columns of a pass have no work
         groups, c_groups = source.planes, 1
     operands, kernel_w = (2, add_steps) if shape.kind == "add" else (1, 1 if fold else shape.kernel_w)
-    # A batch of vectors is an image of that height.
-    vectors = shape.in_h == shape.in_w == shape.out_h == shape.out_w == 1 and shape.kernel_h == shape.kernel_w == 1
+    vectors = _is_vector(shape)
     numbers = LoweredLayer(
         images=1 if vectors else batch,
         groups=groups,
@@ -228,7 +241,7 @@ def lower(config: AcceleratorConfig, shape: LayerShape, *, batch: int = 1, fold:
         out_w=shape.out_w,
         kernel_h=shape.kernel_h,
         kernel_w=kernel_w,
-        stride_h=shape.stride_h,
+        stride_h=1 if vectors else shape.stride_h,
         stride_w=1 if fold else shape.stride_w,
         dilation=0 if shape.kind == "add" else shape.dilation,
         pad_top=shape.pad_top,

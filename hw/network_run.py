@@ -19,10 +19,10 @@ from hw.tools import BUILD_DIR
 HOST_NOTE = "steps of the host: their DRAM traffic is counted, their time and energy are not"
 
 
-def compile_model(model: Path, config: AcceleratorConfig, out: Path | None, *, host: bool, as_json: bool) -> None:
+def compile_model(model: Path, config: AcceleratorConfig, out: Path | None, *, host: bool, on_chip: bool, as_json: bool) -> None:
     """Write the program of a model for a design into the folder `out`."""
     graph = import_onnx(model, host=host)
-    program = compile_graph(config, graph)
+    program = compile_graph(config, graph, on_chip=on_chip)
     out = out or BUILD_DIR / "programs" / f"{model.stem}-{config.name}"
     files = {
         "program.bin": program.image.tobytes(),
@@ -31,20 +31,22 @@ def compile_model(model: Path, config: AcceleratorConfig, out: Path | None, *, h
     }
     out.mkdir(parents=True, exist_ok=True)
     for name, data in files.items():
-        unfinished = out / f".{name}.unfinished"
-        unfinished.write_bytes(data)
-        unfinished.replace(out / name)
+        with keep_file(out / name) as file:
+            file.write(data)
     summary = {
         "network": graph.name, "design": config.name, "layers": len(graph.layers), "segments": len(program.segments),
         "instructions": sum(segment.instructions for segment in program.segments), "image_bytes": int(program.image.size),
         "activation_bytes": program.regions["activations"].size_bytes, "macs": graph.batch * sum(step.layer.shape.macs for step in graph.layers),
-        "weights": sum(step.layer.shape.weights for step in graph.layers), "excluded": _excluded(graph), "files": [str(out / name) for name in files],
+        "weights": sum(step.layer.shape.weights for step in graph.layers), "on_chip": [layer.name for layer in program.layers if layer.on_chip],
+        "excluded": _excluded(graph), "files": [str(out / name) for name in files],
     }  # fmt: skip
     if as_json:
         click.echo(json.dumps(summary))
         return
     click.echo(f"{graph.name} on {config.name}: {summary['layers']} layers, {summary['segments']} programs of {summary['instructions']} instructions in all, "
                f"{summary['image_bytes']} bytes ({summary['activation_bytes']} of activations)")  # fmt: skip
+    if summary["on_chip"]:
+        click.echo(f"  input on chip: {', '.join(summary['on_chip'])}")
     for line in summary["excluded"]:
         click.echo(f"  excluded: {line}")
     for name in summary["files"]:
@@ -57,10 +59,13 @@ def _excluded(graph: Graph) -> list[str]:
 
 
 def simulate_model(
-    model: Path, config: AcceleratorConfig, simulator: Path, input_path: Path | None, output_path: Path | None, *, host: bool, as_json: bool,
-    options: Mapping,
+    model: Path, config: AcceleratorConfig, simulator: Path, input_path: Path | None, output_path: Path | None, *, host: bool, on_chip: bool,
+    as_json: bool, options: Mapping,
 ) -> None:  # fmt: skip
-    """Run a model whole, then layer by layer for the figures of each; every bit that is left in memory is compared with the golden model."""
+    """Run a model whole, then layer by layer for the figures of each; every bit that is left in memory is compared with the golden model.
+
+    A layer that finds its input on chip runs behind those that leave it there; its figures are what the program with it counts more than without.
+    """
     graph = import_onnx(model, host=host)
     if len(graph.input_ports) != 1 or len(graph.output_ports) != 1:
         raise ConfigError(f"network must have one input and one output, not {len(graph.input_ports)} and {len(graph.output_ports)} ({model})")
@@ -79,14 +84,17 @@ def simulate_model(
         steps = sum(program.traffic(layer).pixel_steps for layer in program.layers)
         return run_network(simulator, program, inputs, where=where, timeout_cycles=1_000_000 + 50 * steps, **options)
 
-    whole_program, program = compile_graph(config, graph), compile_graph(config, graph, by_layer=True)
+    whole_program, program = (compile_graph(config, graph, by_layer=by_layer, on_chip=on_chip) for by_layer in (False, True))
     whole, apart = run(whole_program), run(program)
     rows = []
+    before: Mapping[str, int] = {}
     for segment, result in zip(program.segments, apart.segments, strict=True):
         if result is not None:
-            layer = next(one for one in program.layers if one.name == segment.layers[0])
-            rows.append(_row(config, layer.name, layer.lowering.shape.macs * graph.batch, result.events))
-            rows[-1]["closed_form"] = _traffic(program, layer)
+            layer = next(one for one in program.layers if one.name == segment.layers[-1])
+            events = {name: value - (before[name] if len(segment.layers) > 1 else 0) for name, value in result.events.items()}
+            rows.append(_row(config, layer.name, layer.lowering.shape.macs * graph.batch, events))
+            rows[-1] |= {"input_on_chip": bool(layer.on_chip), "output_stored": layer.stored, "closed_form": _traffic(program, layer)}
+            before = result.events
         if segment.host_step:
             rows.append(_host_row(program, segment.host_step))
     total: dict[str, int] = {}
@@ -108,6 +116,8 @@ def simulate_model(
         _print_row(row)
     _print_row(summary)
     click.echo(f"{graph.name} on {config.name}: every output bit equals the golden model; layers were also started one by one for their figures")
+    if any(row.get("input_on_chip") for row in rows):
+        click.echo("* the input is on chip: the layer was started behind those that leave it there, and its figures are what it adds to them")
     if graph.host_steps:
         click.echo(HOST_NOTE)
         for line in _excluded(graph):
@@ -125,11 +135,12 @@ class keep_file:
         return self.file
 
     def __exit__(self, kind, *_):
-        self.file.close()
-        if kind is None:
-            self.unfinished.replace(self.path)
-        else:
-            self.unfinished.unlink()
+        try:
+            self.file.close()  # writes what is still in memory
+            if kind is None:
+                self.unfinished.replace(self.path)
+        finally:
+            self.unfinished.unlink(missing_ok=True)
 
 
 def _row(config: AcceleratorConfig, name: str, macs: int, events: Mapping[str, int]) -> dict:
@@ -162,4 +173,5 @@ def _print_row(row: dict | None) -> None:
         return
     numbers = [row["core_cycles"], row["macs"]]
     rest = [*row["stalls"].values(), row["dram_read_bytes"], row["dram_write_bytes"]]
-    click.echo(f"{row['layer'][-28:]:<28}" + "".join(f"{n:>12}" for n in numbers) + f"{row['utilization']:>12.1%}" + "".join(f"{n:>12}" for n in rest))
+    name = row["layer"][-27:] + "*" * bool(row.get("input_on_chip"))
+    click.echo(f"{name:<28}" + "".join(f"{n:>12}" for n in numbers) + f"{row['utilization']:>12.1%}" + "".join(f"{n:>12}" for n in rest))

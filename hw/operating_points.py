@@ -19,7 +19,7 @@ class OperatingPoint:
     core_period_ps: int
     transition_s: float = 0.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.core_period_ps < 2:
             raise ConfigError(f"core_period_ps must be at least 2, not {self.core_period_ps}")
         if self.transition_s < 0:

@@ -9,21 +9,28 @@ from hw.errors import ConfigError
 from hw.graph import Graph, HostStep, Tensor
 from hw.isa import INSTRUCTION_BYTES, Opcode, decode
 from hw.lowering import Lowering
+from hw.on_chip import on_chip_traffic
 from hw.tensors import Region, TensorLayout
 from hw.tile_plan import Tiling
-from hw.tiling import Traffic, architecture, measure
+from hw.tiling import Traffic, architecture, measure, plan
 
 
 @dataclass(frozen=True, kw_only=True)
 class CompiledLayer:
-    """A layer in a program: how it is tiled, where its tensors lie, which instructions are its own."""
+    """A layer in a program: how it is tiled, where its tensors lie, which instructions are its own.
+
+    A tensor that is on chip only has no region; `on_chip` are the operands (0 or 1) that the layer before leaves there, `stored` says whether the output
+    is written to memory.
+    """
 
     lowering: Lowering
     tiling: Tiling
     input_zero_point: int
-    input: Region
-    output: Region
+    input: Region | None
+    output: Region | None
     second: Region | None
+    on_chip: frozenset[int]
+    stored: bool
     first_instruction: int
     instructions: int
 
@@ -149,6 +156,7 @@ class NetworkProgram:
     segments: tuple[Segment, ...]
     layers: tuple[CompiledLayer, ...]
     tensors: dict[str, PlacedTensor]
+    """Those that are stored; the others are only on chip."""
 
     def write(self, memory: np.ndarray, name: str, values: np.ndarray) -> None:
         """Put a tensor's integers (batch, channels, height, width) into `memory`."""
@@ -165,8 +173,11 @@ class NetworkProgram:
         return placed.layout.unpack(memory[placed.address - self.base_address :][: placed.layout.size_bytes])
 
     def traffic(self, layer: CompiledLayer) -> Traffic:
-        """What a layer moves and counts, in closed form."""
-        return measure(architecture(self.config), layer.lowering.numbers, layer.tiling)
+        """What a layer moves and counts, in closed form; see `hw.on_chip.on_chip_traffic` for what is not counted."""
+        n, a = layer.lowering.numbers, architecture(self.config)
+        found = measure(a, n, layer.tiling)
+        moved = on_chip_traffic(found, n, plan(a, n, layer.tiling), operands=len(layer.on_chip), stored=layer.stored)
+        return moved._replace(instructions=layer.instructions, program_read_bytes=layer.instructions * INSTRUCTION_BYTES)
 
     def listing(self) -> str:
         """One line an instruction, segment after segment."""

@@ -9,7 +9,10 @@ from dataclasses import dataclass
 from itertools import product
 
 from hw.lowering import LoweredLayer
-from hw.tile_plan import ALL, STREAM, WEIGHTS_OUTER, Plan, Tiling
+from hw.tile_plan import ALL, SETS, STREAM, WEIGHTS_OUTER, Plan, Tiling
+
+RESIDENT = 1 + max(STREAM, SETS, ALL)
+"""A bank that holds all of a layer, every channel group's tiles in places of their own: see `hw.on_chip`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,7 +61,9 @@ class _Bank:
         step, key = len(self.slots), (group, tile, part)
         if (group, tile) != self.current_set:
             self.sets, self.current_set = self.sets + 1, (group, tile)
-        if self.hold == STREAM:
+        if self.hold == RESIDENT:
+            slot = (group * tiles + tile) * self.set_size + part
+        elif self.hold == STREAM:
             slot = step % 2
         elif self.hold == ALL and tiles * self.set_size > 1:
             slot = tile * self.set_size + part
@@ -86,10 +91,10 @@ class Schedule:
     """Slots of tile_k channels."""
 
 
-def schedule(layer: LoweredLayer, tiling: Tiling, plan: Plan) -> Schedule:
-    """The loop nest, and the loads it needs."""
+def schedule(layer: LoweredLayer, tiling: Tiling, plan: Plan, *, resident: bool = False) -> Schedule:
+    """The loop nest, and the loads it needs. `resident`: every activation tile of the layer has a place of its own."""
     weights_outer, split = tiling.order == WEIGHTS_OUTER, plan.c_parts > 1
-    activations = _Bank(plan.activations_hold, plan.activation_slots, plan.c_parts, not weights_outer and not split)
+    activations = _Bank(RESIDENT if resident else plan.activations_hold, plan.activation_slots, plan.c_parts, not weights_outer and not split)
     weights = _Bank(plan.weights_hold, plan.weight_slots, plan.subtiles * plan.c_parts, weights_outer and not split)
     parameters = _Bank(plan.parameters_hold, 2, 1, False)
     spatial = [(i, y, x) for i in range(layer.images) for y in range(plan.y_tiles) for x in range(plan.x_tiles)]

@@ -22,7 +22,7 @@ class Settings(BaseModel):
 S = TypeVar("S", bound=Settings)
 
 
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
     """`value` as it stands in a message: one that is long is cut."""
     text = repr(value)
     return text if len(text) <= 120 else f"{text[:100]}... ({len(text)} characters)"
@@ -35,14 +35,14 @@ def _first_line(error: ValidationError, where: str) -> str:
     first = next((problem for problem in problems if problem["type"] == "extra_forbidden"), problems[0])
     key = ".".join(str(part)[:80] for part in first["loc"]) or "(whole file)"
     if first["type"] == "extra_forbidden":
-        text = f"{key} must be a known key, not {_shown(first['input'])} ({where}); remove it or correct its spelling"
+        text = f"{key} must be a known key, not {shown(first['input'])} ({where}); remove it or correct its spelling"
     elif first["type"] == "missing":
         text = f"{key} must be given ({where}); add it"
     else:
         rule = first["msg"].removeprefix("Value error, ").removeprefix("Input should be ").removeprefix("Assertion failed, ")
         value = first["input"]
-        shown = f", not {_shown(value)}" if not isinstance(value, dict) else ""
-        text = f"{key} must be {rule}{shown} ({where})"
+        given = f", not {shown(value)}" if not isinstance(value, dict) else ""
+        text = f"{key} must be {rule}{given} ({where})"
     more = f"; {len(problems) - 1} more problem(s) in this file" if len(problems) > 1 else ""
     return " ".join((text + more).split())
 
@@ -72,7 +72,7 @@ def read_yaml(path: Path | str) -> object:
         line = f", line {mark.line + 1}" if mark else ""
         raise ConfigError(f"file must be valid YAML ({path}{line}): {getattr(error, 'problem', error)}") from None
     except (ValueError, OverflowError, RecursionError) as error:  # a date, a number or a nesting that Python has no value for
-        raise ConfigError(f"file must be valid YAML ({path}): {_shown(str(error))}") from None
+        raise ConfigError(f"file must be valid YAML ({path}): {shown(str(error))}") from None
 
 
 def load(kind: type[S], path: Path | str) -> S:

@@ -33,8 +33,22 @@ def test_a_room_imports_only_from_rooms_to_its_left(room):
         assert imported_rooms(path.read_text()) <= allowed, path
 
 
-def test_format_page_is_what_the_code_says():
+def test_only_the_command_line_ends_the_process_or_moves_it():
+    """What is called from Python returns or raises: no exit, no other current folder, no changed environment."""
+    ending = {("sys", "exit"), ("os", "_exit"), ("os", "chdir"), ("os", "putenv"), ("os", "abort")}
+    for room in ROOMS:
+        for path in sorted((ROOT / room).rglob("*.py")):
+            tree = ast.parse(path.read_text())
+            main = next((node for node in tree.body if isinstance(node, ast.If) and "__main__" in ast.dump(node.test)), None)
+            allowed = set(ast.walk(main)) if main else set()
+            for node in set(ast.walk(tree)) - allowed:
+                called = isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and (node.value.id, node.attr) in ending
+                assert not called or path == ROOT / "explore" / "cli.py", f"{path}:{node.lineno}: {node.value.id}.{node.attr}"
+
+
+def test_generated_pages_are_what_the_code_says():
     assert reference.PAGE.read_text() == reference.page(), "run python -m explore.reference"
+    assert reference.COMMANDS_PAGE.read_text() == reference.commands_page(), "run python -m explore.reference"
 
 
 def test_every_command_has_help_with_an_example():

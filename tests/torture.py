@@ -18,10 +18,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import yaml
 
 from explore.cli import main
 from explore.space import load_space
+from explore.timeloop import problem as problem_of
+from explore.timeloop import read_problem
 from fit.model import read_model
 from flow.liberty import read_library
 from flow.plan import load_plan
@@ -30,7 +33,9 @@ from flow.tech import load_technology
 from hw.config import load_design
 from hw.dram_part import load_dram_part
 from hw.errors import ConfigError, ModelError, ToolError
+from hw.examples.qdq import QdqModel
 from hw.layers import load_network
+from hw.onnx_import import import_onnx
 
 ROOT = Path(__file__).resolve().parents[1]
 PWNED = "pwned"
@@ -72,9 +77,13 @@ def entries(home: Path) -> list[Entry]:
     from flow.table import Provenance, write_table
 
     made_up = Provenance(commit="0" * 40, command="made up", tools={}, inputs={})
-    write_table(corners(count=2, whole=1).head(20), CORNER_COLUMNS, home / "corners.csv", made_up)
+    write_table(corners(count=2, whole=1)[0].head(20), CORNER_COLUMNS, home / "corners.csv", made_up)
     write_model(model(), home / "model.json")
     technology = ROOT / "flow/tech/fdsoi28p"
+    network = QdqModel()
+    x = network.quantized(network.learned("Conv", network.quantized("x", 0.1), np.ones((4, 2, 3, 3)), np.ones(4), 0.1, pads=[1, 1, 1, 1]), 0.1)
+    network.save(home / "network.onnx", (1, 2, 6, 6), network.quantized(network.node("Relu", x), 0.1), (1, 4, 6, 6))
+    write_problem(home / "problem.yaml")
     liberty = gzip.decompress((technology / "fdsoi28p_tt_1p00v_25c.lib.gz").read_bytes())
 
     def table(path: Path) -> object:
@@ -92,11 +101,18 @@ def entries(home: Path) -> list[Entry]:
     )  # fmt: skip
     return [
         *(Entry(name=name, suffix=".yaml", valid=(ROOT / file).read_bytes(), read=read) for name, file, read in yaml_files),
+        Entry(name="ONNX", suffix=".onnx", valid=(home / "network.onnx").read_bytes(), read=import_onnx),
+        Entry(name="Timeloop", suffix=".yaml", valid=(home / "problem.yaml").read_bytes(), read=read_problem),
         Entry(name="Liberty", suffix=".lib", valid=liberty[: liberty.index(b"cell (", liberty.index(b"cell (") + 10)] + b"}\n", read=read_library),
         Entry(name="table", suffix=".csv", valid=(home / "corners.csv").read_bytes(), read=table),
         Entry(name="provenance", suffix=".json", valid=(home / "corners.json").read_bytes(), read=provenance),
         Entry(name="model", suffix=".json", valid=(home / "model.json").read_bytes(), read=read_model),
     ]
+
+
+def write_problem(path: Path) -> None:
+    shape = load_network("alexnet").layers[1]
+    path.write_text(yaml.safe_dump(problem_of(shape), sort_keys=False))
 
 
 def _places(value: object, path: tuple = ()) -> Iterator[tuple]:
@@ -149,7 +165,8 @@ OPTIONS = {
     "characterize": ("--plan", "--technology", "--workers"), "cells": ("--technology", "--workers"),
     "fit": ("--technology", "--corners", "--cycles", "--plan", "--process", "--layout", "--temperature-c"),
     "explore": ("--model", "--space", "--mem-clk-hz", "--margin", "--objective", "--technology"), "report": ("--model", "--explore", "--technology"),
-    "run": ("--plan", "--technology", "--space"),
+    "run": ("--plan", "--technology", "--space"), "design": ("--explore", "--network", "--batch", "--choice"), "tables": ("--plan", "--technology", "--shards"),
+    "export": ("--design", "--network", "--dram", "--model", "--margin"), "schedule": ("--design", "--network", "--batch", "--model"),
 }  # fmt: skip
 
 

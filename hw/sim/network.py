@@ -47,15 +47,17 @@ def random_workload(
     seed: int = 1,
     base_address: int = 0,
     tilings: Mapping[str, Tiling] | None = None,
+    fold_first: bool = True,
 ) -> Workload:
-    """`shapes`, one after the other, with data of a `kind` (see `hw.golden.DATA_KINDS`) drawn from `seed`; `tilings` as for `compile_network`.
+    """`shapes`, one after the other, with data of a `kind` (see `hw.golden.DATA_KINDS`) drawn from `seed`; `tilings` and `fold_first` as for
+    `compile_network`.
 
     `zero_points` are those of every layer's input and output; they must be equal where a layer reads another's output.
     """
     rng = np.random.default_rng(seed)
     bits = config.precision.activation_bits
     layers = [random_layer(shape, rng, bits, config.precision.weight_bits, kind, zero_points) for shape in shapes]
-    program = compile_network(config, layers, batch=batch, base_address=base_address, tilings=tilings)
+    program = compile_network(config, layers, batch=batch, base_address=base_address, tilings=tilings, fold_first=fold_first)
     inputs = {}
     for compiled in program.layers:
         s = compiled.lowering.shape
@@ -133,7 +135,7 @@ def run_network(simulator: Path, program: NetworkProgram, inputs: Mapping[str, n
             results[-1] = result
         last = order[segment.layers[-1]] if segment.layers else -1
         for step in graph.layers:
-            if step.name in segment.layers and lives[graph.whole(step.output)].last >= last:
+            if step.name in segment.layers and step.output in program.tensors and lives[graph.whole(step.output)].last >= last:
                 got, expected = program.read(memory, step.output), golden[step.output]
                 if not np.array_equal(got, expected):
                     wrong = f"{np.sum(got != expected)} of {got.size} values"

@@ -57,6 +57,7 @@ class Machine:
         self.guard_act, self.guard_weight = Guarded(self.act.shape[:2], LOAD, COMPUTE), Guarded(config.weight_words, LOAD, COMPUTE)
         self.guard_parameter = Guarded(self.parameter.shape, LOAD, COMPUTE)
         self.guard_out, self.guard_dram = Guarded(self.out.shape[:2], COMPUTE, STORE), Guarded(memory.size, STORE, LOAD)
+        self.guard_copied = Guarded(self.out.shape[:2], COMPUTE, LOAD)
         self.accumulators = None
         self.settings = None
         self.events = Counter()
@@ -72,7 +73,7 @@ class Machine:
             if opcode is Opcode.END:
                 need(at + 32 == len(program), "END must be the last instruction")
                 break
-            engine = {Opcode.LOAD: LOAD, Opcode.FILL: LOAD, Opcode.CONFIGURE: COMPUTE, Opcode.COMPUTE: COMPUTE, Opcode.STORE: STORE}.get(opcode)
+            engine = {Opcode.CONFIGURE: COMPUTE, Opcode.COMPUTE: COMPUTE, Opcode.STORE: STORE}.get(opcode, LOAD)
             engine = fields["engine"] if opcode is Opcode.SYNC else engine
             queues[engine].append((opcode, fields))
             order.append(engine)
@@ -139,7 +140,7 @@ class Machine:
     # Instructions
 
     def do_sync(self, f, clock):
-        pass
+        self.events["syncs"] += 1
 
     def do_load(self, f, clock):
         config = self.config
@@ -176,6 +177,16 @@ class Machine:
         for _, bank, words in self.runs({**f, "dram_address": 0}, 1, "address_a"):
             self.write_activations(f, bank - f["address_a"], np.full((words, self.lanes), f["fill_value"]), clock)
             self.events["fill_words"] += words
+
+    def do_copy(self, f, clock):
+        need(f["target"] == Target.ACTIVATION and f["source_bank"] < self.rows, "activations are copied from an output bank that is there")
+        for j in range(f["count2"]):
+            for i in range(f["count1"]):
+                source = f["source_address"] + i * f["source_stride1"] + j * f["source_stride2"]
+                where = (f["source_bank"], (source + np.arange(f["run_words"])) % self.config.output_words)
+                self.guard_copied.on_read(where, clock)
+                self.write_activations(f, i * f["bank_stride1"] + j * f["bank_stride2"], self.out[where], clock)
+                self.events["copied_words"] += f["run_words"]
 
     def write_activations(self, f, offset, data, clock):
         for banks, address in ((f["banks_a"], f["address_a"]), (f["banks_b"], f["address_b"])):
@@ -261,6 +272,7 @@ class Machine:
             where = (f["output_base"] + word * s["output_group_stride"] + np.arange(pixels)) % config.output_words
             for i, row in enumerate(rows):
                 self.guard_out.on_write((row, where), clock)
+                self.guard_copied.on_write((row, where), clock)
                 self.out[row, where, lane] = result[i, :, column]
         self.events.update(
             post_outputs=len(rows) * pixels * cols, parameter_reads=pixels * cols, output_writes=len(rows) * pixels * -(-cols // lanes),

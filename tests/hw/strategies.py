@@ -112,12 +112,15 @@ def channel_windows(draw, name: str = "drawn", max_size: int = 12, max_channels:
 def operators_on_configurations(draw, max_bank_words: int = 256, **sizes) -> tuple[AcceleratorConfig, LayerShape]:
     """A configuration and a layer; for products of activations, with weights as wide as activations."""
     config, shape = draw(configurations(max_bank_words=max_bank_words)), draw(operators(**sizes))
-    if shape.kind in ("matmul", "transpose"):
-        bits = config.precision.activation_bits
-        size = config.weight_words * config.array.lanes * bits // 8
-        buffers, precision = config.buffers.model_copy(update={"weight_bank_bytes": size}), config.precision.model_copy(update={"weight_bits": bits})
-        config = config.model_copy(update={"buffers": buffers, "precision": precision})
-    return config, shape
+    return for_products(config) if shape.kind in ("matmul", "transpose") else config, shape
+
+
+def for_products(config: AcceleratorConfig) -> AcceleratorConfig:
+    """The configuration with weights as wide as activations."""
+    bits = config.precision.activation_bits
+    size = config.weight_words * config.array.lanes * bits // 8
+    buffers, precision = config.buffers.model_copy(update={"weight_bank_bytes": size}), config.precision.model_copy(update={"weight_bits": bits})
+    return config.model_copy(update={"buffers": buffers, "precision": precision})
 
 
 @st.composite

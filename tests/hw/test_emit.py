@@ -4,13 +4,14 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 from block_bench import variant
 
 from hw.config import load_design
 from hw.emit import emit, emit_block
-from hw.errors import ConfigError
+from hw.errors import ConfigError, ToolError
 from hw.isa import FIELDS, Opcode, encode
 from hw.pe import Pe
 from hw.pe_row import PeRow
@@ -70,9 +71,28 @@ def test_emission_is_the_same_in_every_process(small, tmp_path):
         assert (tmp_path / seed / "interface.json").read_text() == small.interface.read_text()
 
 
+def lint(bundle, folder) -> str:
+    """What Verilator says of a design with all warnings on, but for those that the emitted text itself switches off."""
+    arguments = ["verilator", "--lint-only", "-Wall", "--top-module", bundle.top, *bundle.verilog]
+    return run_tool(arguments, cwd=folder, timeout_s=600, environment=tool_environment())
+
+
+@pytest.mark.parametrize("design", ["quad64", "quad1024"])
+def test_larger_designs_are_clean_too(design, tmp_path):
+    """Those that keep words for depthwise layers, with several requantizers and the widest bus (the others differ from these in sizes only)."""
+    assert "%Warning" not in lint(emit(load_design(design), tmp_path), tmp_path)
+
+
+def test_a_warning_is_noticed(small, tmp_path):
+    """A latch in the first module, which has a port core_rst."""
+    latch = "\n  reg held; always @* if (core_rst) held = 1'b1;\nendmodule"
+    (tmp_path / "broken.v").write_text(small.verilog[0].read_text().replace("\nendmodule", latch, 1))
+    with pytest.raises(ToolError, match="LATCH"):
+        lint(replace(small, verilog=(tmp_path / "broken.v", small.verilog[1])), tmp_path)
+
+
 def test_verilator_and_yosys_accept_it_without_a_warning(small, tmp_path):
-    arguments = ["verilator", "--lint-only", "-Wall", "--top-module", small.top, *small.verilog]
-    assert "%Warning" not in run_tool(arguments, cwd=tmp_path, timeout_s=300, environment=tool_environment())
+    assert "%Warning" not in lint(small, tmp_path)
     read = [f"read_verilog -sv {small.verilog[0]}", f"read_verilog -lib {small.verilog[1]}", f"hierarchy -check -top {small.top}", "proc"]
     assert "Warning" not in yosys(tmp_path, *read, "check -assert")
 

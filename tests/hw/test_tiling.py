@@ -10,6 +10,7 @@ from hw.config import load_design
 from hw.errors import ConfigError
 from hw.layers import LayerShape, load_network
 from hw.lowering import folds, lower
+from hw.tile_plan import pixel_words
 from hw.tiling import SPATIAL_OUTER, WEIGHTS_OUTER, Tiling, architecture, measure, measure_arrays, plan
 from hw.tiling_choice import choose_tiling, enumerate_tilings
 
@@ -103,6 +104,26 @@ def test_traffic_of_a_small_layer_by_hand():
     assert (m.blocks, m.weight_reads) == (4 * (3 + 2), 4 * (3 + 2) * 18 * 2)
     assert m.multiplier_uses == shape.macs == 4 * m.accumulator_accesses == 8 * m.activation_reads
     assert (m.post_outputs, m.parameter_reads, m.output_writes) == (8 * 36, 8 * 18, 4 * 36)
+
+
+@settings(max_examples=300, **PROPERTY)
+@given(taps=st.integers(1, 8), stride=st.integers(1, 6), dilation=st.integers(1, 3), acc_depth=st.sampled_from([1, 2, 4, 8, 16]), height=st.integers(1, 7),
+       width=st.integers(1, 20))  # fmt: skip
+def test_words_read_side_by_side_are_those_the_pixel_before_did_not_read(taps, stride, dilation, acc_depth, height, width):
+    """Against the words themselves, pixel by pixel: a row keeps what it read, but forgets it at the start of a line and of a block; it knows how to go on
+    by 1, 2 or 4 words, for other distances it reads all."""
+    config = load_design("quad64")
+    numbers = lower(config, LayerShape(name="x", kind="average_pool", in_channels=8, in_h=9, in_w=9, kernel_h=3, kernel_w=3)).numbers
+    numbers = numbers._replace(taps=taps, stride_w=stride, dilation=dilation)
+    read, kept = 0, set()
+    for pixel in range(height * width):
+        line, x = divmod(pixel, width)
+        if x == 0 or pixel % acc_depth == 0 or stride not in (dilation, 2 * dilation, 4 * dilation):
+            kept = set()
+        wanted = {(line, x * stride + tap * dilation) for tap in range(taps)}
+        read += len(wanted - kept)
+        kept = wanted
+    assert pixel_words(architecture(config)._replace(acc_depth=acc_depth), numbers, height, width) == read
 
 
 def test_what_stays_in_the_banks_is_not_read_again():
