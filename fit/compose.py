@@ -458,20 +458,18 @@ def _paths(
     laws: list[_Value] = []
     memories: dict[tuple[str, str], int] = {}
     found: list[tuple[str, int, int]] = []
-    excess = np.exp(model.path_excess) if domain == "core" else 1.0
     for name, path in model.paths.items():
         if path.domain != domain:
             continue
         terms = term_values(tuple(term.name for term in path.law.terms), p)
-        own = _Value(reference=path.law.structure(terms) * excess, factor=path.law.factor(corners, reference_corner(model)), log_sd=path.law.log_sd)
+        own = _Value(reference=path.law.structure(terms), factor=path.law.factor(corners, reference_corner(model)), log_sd=path.law.log_sd)
         laws.append(own)
         logic, memory = len(laws) - 1, -1
         if path.memory:
             key = path.memory, "register_to_output_s" if path.start == path.memory else "input_to_register_s"
             if key not in memories:
                 memories[key] = len(laws)
-                time = law(roles[key[0]], key[1])
-                laws.append(replace(time, reference=time.reference * excess))
+                laws.append(law(roles[key[0]], key[1]))
             memory = memories[key]
         found.append((name, logic, memory))
     if not found:

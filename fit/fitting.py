@@ -12,7 +12,7 @@ from fit.cycle_fit import fit_cycles
 from fit.estimation import WHOLE, compare_delay_laws, fit_blocks, fit_paths, path_samples, slowness
 from fit.model import FittedModel, Source, write_model
 from fit.tables import Tables
-from fit.validation import compare, designs_in_turn, held_out_errors, intervals, path_excess
+from fit.validation import compare, designs_in_turn, held_out_errors, intervals
 from flow.table import CYCLE_COLUMNS, Provenance, read_table
 from hw.errors import ConfigError
 
@@ -39,8 +39,7 @@ def fit(
     if in_turn:
         progress("designs left out in turn")
         errors = designs_in_turn(seen, model)
-        excess, errors = path_excess(errors)
-        model = model.model_copy(update={"path_excess": excess, "intervals": intervals(errors)})
+        model = model.model_copy(update={"intervals": intervals(errors)})
         comparisons += compare(errors, "designs in turn", model)
     progress("validation")
     comparisons += compare(held_out_errors(tables, held_out, model), "held-out designs", model)
@@ -71,8 +70,8 @@ def fit_corners(tables: Tables, *, near: FittedModel | None = None, progress: Ca
         back_bias_v=float(reference.back_bias_v), temperature_range_c=_range(blocks["temperature_c"]), back_bias_range_v=_range(blocks["back_bias_v"]),
         layout=tables.condition.layout, reference_vdd_v=float(reference.vdd_v),
         voltage_range_v=_range(blocks["vdd_v"]), sram_voltage_range_v=_range(blocks["sram_vdd_v"]), blocks=fitted, paths=paths,
-        path_ranges={name: _range(tables.paths[name]) for name in PATH_PARAMETERS}, path_excess=0.0,
-        intervals={}, delay_law=delay_law, cycles=None, validation=(), sources=(),
+        path_ranges={name: _range(tables.paths[name]) for name in PATH_PARAMETERS}, intervals={},
+        delay_law=delay_law, cycles=None, validation=(), sources=(),
         provisional=tuple(name for name, block in fitted.items() if block.provisional),
     )  # fmt: skip
 

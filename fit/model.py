@@ -259,9 +259,6 @@ class FittedModel(_Described):
     """The paths that may set the frequency, by `<start> to <end>`, with ` (memory)` for those of the memory's clock."""
     path_ranges: dict[str, Range]
     """Least and highest value of each parameter of the designs whose paths were measured."""
-    path_excess: float
-    """How much longer, as a logarithm, a design's period is than the longest of its core paths by their laws: each law states the middle of its
-    paths, and the longest of many is one that lies above. The mean over whole designs left out in turn; 0 with fewer than three."""
     intervals: dict[str, Interval]
     """By quantity: fmax, leakage, area, energy."""
     delay_law: LawComparison

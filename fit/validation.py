@@ -42,18 +42,6 @@ def designs_in_turn(tables: Tables, model: FittedModel) -> pd.DataFrame:
     return pd.concat(found, ignore_index=True)
 
 
-def path_excess(errors: pd.DataFrame) -> tuple[float, pd.DataFrame]:
-    """`FittedModel.path_excess` from `designs_in_turn` of a model without it, and their errors with the excess that the other designs have."""
-    fmax = errors[errors["quantity"] == "fmax"] if len(errors) else errors
-    if not len(fmax) or fmax["design"].nunique() < 3:
-        return 0.0, errors
-    own = np.log(fmax["predicted"] / fmax["measured"]).groupby(fmax["design"]).median()
-    others = (own.sum() - own) / (len(own) - 1)
-    corrected = errors.copy()
-    corrected.loc[fmax.index, "predicted"] *= np.exp(-fmax["design"].map(others))
-    return float(own.mean()), corrected
-
-
 def intervals(errors: pd.DataFrame) -> dict[str, Interval]:
     """The width of the 90 % interval of each quantity, from `designs_in_turn`.
 

@@ -17,7 +17,7 @@ from fit.fitting import fit, fit_corners
 from fit.laws import Corners
 from fit.model import read_model, reference_corner
 from fit.tables import Tables
-from fit.validation import compare, designs_in_turn, intervals, path_excess
+from fit.validation import compare, designs_in_turn, intervals
 from flow.table import CORNER_COLUMNS, PARAMETERS, PATH_COLUMNS, Provenance, write_table
 from hw.errors import ConfigError, ModelError
 
@@ -243,24 +243,3 @@ def test_command_line_explains_and_fails_in_one_line(noisy, tmp_path):
 def test_all_parameters_are_known_to_the_blocks():
     """Every parameter of a block is a column of the table or stands in the module's name."""
     assert {name for block in BLOCKS.values() for name in block.parameters} <= set(PARAMETERS) | set(DERIVED)
-
-
-def test_the_longest_of_many_paths_is_longer_than_the_longest_law():
-    """The excess of each design by hand: the mean of the others' medians."""
-    errors = pd.DataFrame(
-        {"quantity": ["fmax"] * 6 + ["area"], "design": ["a", "a", "b", "b", "c", "c", "a"], "measured": [1.0] * 7,
-         "predicted": [*np.exp([0.1, 0.1, 0.2, 0.2, 0.0, 0.0]), 2.0]}
-    )  # fmt: skip
-    excess, corrected = path_excess(errors)
-    assert excess == pytest.approx(0.1)
-    np.testing.assert_allclose(np.log(corrected["predicted"][:6]), [0.0, 0.0, 0.15, 0.15, -0.15, -0.15], atol=1e-12)
-    assert corrected["predicted"][6] == 2.0
-    assert path_excess(errors[errors["design"] != "c"])[0] == 0.0
-
-
-def test_the_excess_lengthens_the_core_paths_only(exact):
-    model, _ = exact
-    p = {name: v[within_range(model, design_rows(60, np.random.default_rng(11)))][:3] for name, v in design_rows(60, np.random.default_rng(11)).items()}
-    before, after = (predict(model.model_copy(update={"path_excess": excess}), p, [0.7, 1.0]) for excess in (0.0, 0.1))
-    np.testing.assert_allclose(after.fmax_hz, before.fmax_hz * np.exp(-0.1))
-    np.testing.assert_array_equal(after.memory_fmax_hz, before.memory_fmax_hz)
