@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from explore.curves import LONGEST_S, SHORTEST_S
-from explore.evaluate import Conditions, Task, chip_laws, coefficients, layer_rows, search_all
+from explore.evaluate import Conditions, Task, chip_laws, coefficients, laws_at, layer_rows, search_all, sram_supplies
 from explore.pareto import distances, front, front_with_area, hypervolumes
 from explore.space import DesignSpace
 from explore.sweep import Sweeps, sweep
-from fit.compose import design_laws, within_range
+from fit.compose import within_range
 from fit.model import FittedModel, check_range, read_model
 from flow.cache import file_hash
 from flow.files import write_whole
@@ -85,11 +85,12 @@ class Job:
     free_memory: bool = False
     constraints: Constraints = field(default_factory=Constraints)
     with_area: bool = False
+    sram_vdd_v: float | None = None
 
     def conditions(self) -> Conditions:
         return Conditions(
             dram=load_dram_part(self.dram), channels=self.channels, policy=self.policy, free_memory=self.free_memory, mem_clk_hz=self.mem_clk_hz,
-            margin=self.margin, objective=self.objective,
+            margin=self.margin, objective=self.objective, sram_vdd_v=self.sram_vdd_v,
         )  # fmt: skip
 
     def key(self) -> str:
@@ -98,6 +99,7 @@ class Job:
             "model": file_hash(self.model), "space": self.space.model_dump(mode="json"), "dram": load_dram_part(self.dram).model_dump(mode="json"),
             "cases": [[case.network.model_dump(mode="json"), case.whole.model_dump(mode="json"), case.batch] for case in self.cases],
             "settings": [self.mem_clk_hz, self.margin, self.objective, self.channels, self.policy.model_dump(), self.free_memory, self.with_area],
+            "sram_vdd_v": self.sram_vdd_v,
             "constraints": asdict(self.constraints), "sources": [hashlib.sha256(path.read_bytes()).hexdigest() for path in _sources()],
         }  # fmt: skip
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:24]
@@ -144,6 +146,7 @@ def check(job: Job, model: FittedModel) -> None:
         given = job.space.vdd_v.high
         raise ConfigError(f"vdd_v.high must be the nominal {nominal:g} V, with which frequency-only sweeps compare, not {given:g} ({job.space.name})")
     check_range(job.space.vdd_v.values(), model.voltage_range_v, "vdd_v", "V")
+    check_range(sram_supplies(model, job.conditions(), job.space.vdd_v.values()), model.sram_voltage_range_v, "sram_vdd_v", "V")
     if not back_biases(job, model):
         wanted = ", ".join(f"{value:g}" for value in job.space.back_bias_v)
         raise ModelError(f"back_bias_v must include that of the model, {model.back_bias_v:g} V, not only {wanted} ({job.space.name}); measure other biases")
@@ -180,7 +183,7 @@ def evaluate_block(job: Job, number: int, reference: list[NDArray], path: Path |
     inside = len(architectures)
     fastest = 0.0
     if inside:
-        laws = design_laws(model, architectures.parameters(), vdd_v)
+        laws = laws_at(model, architectures, conditions, vdd_v)
         fastest = 1 / laws.memory_period_s.min()
         enough = 1 / laws.memory_period_s >= job.mem_clk_hz
         if not enough.all():
@@ -188,7 +191,7 @@ def evaluate_block(job: Job, number: int, reference: list[NDArray], path: Path |
     found = _nothing(len(job.cases), len(tasks), len(vdd_v))
     found |= {"refused": np.array([size - legal, legal - inside, inside - len(architectures)]), "memory_fmax_hz": np.array(fastest)}
     if len(architectures):
-        laws = laws if len(architectures) == inside else design_laws(model, architectures.parameters(), vdd_v)
+        laws = laws if len(architectures) == inside else laws_at(model, architectures, conditions, vdd_v)
         searched, _ = search_all(model, architectures, tasks, conditions, vdd_v)
         rows = layer_rows(architectures, searched, conditions, coefficients(model).dram, tasks)
         sweeps = sweep(searched, rows, chip_laws(laws, conditions), conditions, repeats)

@@ -34,6 +34,8 @@ AREA = click.option("--max-area-mm2", type=float, help="Largest chip area, mm2."
 POWER = click.option("--max-power-w", type=float, help="Highest power of the whole system, W.")
 LATENCY = click.option("--max-latency-s", type=float, help="Longest time of a batch, s.")
 WITH_AREA = click.option("--with-area", is_flag=True, help="Make chip area the front's third axis.")
+SRAM_RAIL = click.option("--sram-vdd-v", type=float, help="Own rail of the memories, V; the core's supply where higher.  [default: the least they work at]")
+SINGLE_RAIL = click.option("--single-rail", is_flag=True, help="No such rail: only voltages at which the memories work.")
 SCHEDULER = click.option("--scheduler", help="Address of a dask scheduler to compute on, such as tcp://host:8786.")
 WORKERS = click.option("--workers", type=click.IntRange(min=1), help="Processes.  [default: one a processor]")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
@@ -55,6 +57,8 @@ JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as
 @POWER
 @LATENCY
 @WITH_AREA
+@SRAM_RAIL
+@SINGLE_RAIL
 @MEM_CLK
 @MARGIN
 @OBJECTIVE
@@ -113,11 +117,12 @@ def _whole_numbers(what: str, text: str) -> list[int]:
 @click.option("--transition-j", type=float, default=1e-7, show_default=True, help="Energy of a change of point, J (an assumption).")
 @click.option("--simulate", "window_rows", type=click.IntRange(min=1), help="Plan windows of so many output rows of each layer, and run them on the RTL.")
 @DRAM
+@SRAM_RAIL
 @MEM_CLK
 @MARGIN
 @JSON
 def schedule(technology, model, design, network, batch, deadline_s, energy_budget_j, max_points, voltages, transition_s, transition_j, window_rows, dram,
-             mem_clk_hz, margin, as_json):  # fmt: skip
+             sram_vdd_v, mem_clk_hz, margin, as_json):  # fmt: skip
     """Choose a voltage and clock for each layer under a deadline or an energy budget, beside what simpler ways would take."""
     import numpy as np
 
@@ -132,7 +137,8 @@ def schedule(technology, model, design, network, batch, deadline_s, energy_budge
 
     fitted, config = read_model(model or _model_path(technology), technology=technology), load_design(design)
     options = {"transition_s": transition_s, "transition_j": transition_j, "max_points": max_points}
-    transitions, conditions = parse(Transitions, options, "command line"), Conditions(dram=load_dram_part(dram), mem_clk_hz=mem_clk_hz, margin=margin)
+    transitions = parse(Transitions, options, "command line")
+    conditions = Conditions(dram=load_dram_part(dram), mem_clk_hz=mem_clk_hz, margin=margin, sram_vdd_v=sram_vdd_v)
     vdd_v = np.round(np.linspace(fitted.voltage_range_v[0], fitted.reference_vdd_v, voltages), 6)
     table = layer_table(fitted, config, network_layers(load_network(network), window_rows), batch, conditions, vdd_v)
     found = plan_network(table, transitions, deadline_s=deadline_s, budget_j=energy_budget_j)

@@ -51,7 +51,10 @@ class Task:
 
 @dataclass(frozen=True, kw_only=True)
 class Conditions:
-    """What is the same at all points. With `free_memory` the DRAM with its lines and PHY takes neither time nor energy."""
+    """What is the same at all points. With `free_memory` the DRAM with its lines and PHY takes neither time nor energy.
+
+    `sram_vdd_v` is the rail of the memory macros, V, see `sram_supplies`.
+    """
 
     dram: DramPart
     channels: int = 1
@@ -60,6 +63,7 @@ class Conditions:
     mem_clk_hz: float = 800e6
     margin: float = 0.1
     objective: str = "latency"
+    sram_vdd_v: float | None = None
 
     @property
     def part(self) -> DramPart | None:
@@ -73,6 +77,8 @@ class Conditions:
             raise ConfigError(f"channels must be 1 to 16, not {self.channels}; give the number of DRAM channels")
         if not 0 <= self.margin < 1:
             raise ConfigError(f"margin must be at least 0 and below 1, not {self.margin}; give a part of fmax such as 0.1")
+        if self.sram_vdd_v is not None and not self.sram_vdd_v > 0:
+            raise ConfigError(f"sram_vdd_v must be above 0, not {self.sram_vdd_v}; give the supply of the memories' rail in V, or none")
         if not self.mem_clk_hz > 0:
             raise ConfigError(f"mem_clk_hz must be above 0, not {self.mem_clk_hz}; give the memory-side clock in Hz")
 
@@ -128,6 +134,16 @@ def lower_all(architectures: Architectures, tasks: Sequence[Task]) -> NDArray:
     )  # fmt: skip
 
 
+def sram_supplies(model: FittedModel, conditions: Conditions, vdd_v: NDArray) -> NDArray:
+    """[voltages] supply of the memory macros: that of a rail of their own, by default the least they were measured at, or the core's where it is higher."""
+    return np.maximum(vdd_v, model.sram_voltage_range_v[0] if conditions.sram_vdd_v is None else conditions.sram_vdd_v)
+
+
+def laws_at(model: FittedModel, architectures: Architectures, conditions: Conditions, vdd_v: NDArray) -> DesignLaws:
+    """`fit.compose.design_laws` of the architectures at these supplies of the core."""
+    return design_laws(model, architectures.parameters(), vdd_v, sram_vdd_v=sram_supplies(model, conditions, vdd_v))
+
+
 def search_all(
     model: FittedModel, architectures: Architectures, tasks: Sequence[Task], conditions: Conditions, vdd_v: NDArray, **options
 ) -> tuple[Searched, NDArray]:  # fmt: skip
@@ -136,7 +152,7 @@ def search_all(
 
     def energies(found: Searched) -> tuple[NDArray, NDArray]:
         """For `search`: with the laws of the first architecture, at the supply whose clock comes nearest."""
-        chip = chip_laws(design_laws(model, architectures[[0]].parameters(), vdd_v), conditions)
+        chip = chip_laws(laws_at(model, architectures[[0]], conditions, vdd_v), conditions)
         at = np.abs(np.log(CLOCKS_HZ[:, None] * chip.period_s[0])).argmin(axis=1)
         rows = layer_rows(architectures[[0]], found, conditions, tasks=tasks)
         powers = idle_powers(conditions)
@@ -311,7 +327,7 @@ def evaluate(
     for own in architectures.by_array():
         one = architectures[own]
         searched, lowered = search_all(model, one, tasks, conditions, vdd_v)
-        rows, chip = layer_rows(one, searched, conditions, k.dram, tasks), chip_laws(design_laws(model, one.parameters(), vdd_v), conditions)
+        rows, chip = layer_rows(one, searched, conditions, k.dram, tasks), chip_laws(laws_at(model, one, conditions, vdd_v), conditions)
         v, b, t = values[own], bound[own], tilings[own]
         found = (searched.numbers, searched.tilings, searched.traffic, searched.times)
         _evaluate(
@@ -325,9 +341,10 @@ def evaluate(
     return Results(values=values, bound=bound, tilings=tilings)
 
 
-def predict_designs(model: FittedModel, architectures: Architectures, vdd_v: NDArray) -> Designs:
-    """The laws of the chip at supplies [voltages]; the memories at the same or at least the lowest they were measured at."""
-    return predict(model, architectures.parameters(), vdd_v)
+def predict_designs(model: FittedModel, architectures: Architectures, vdd_v: NDArray, conditions: Conditions | None = None) -> Designs:
+    """The laws of the chip at supplies [voltages] of the core; the memories at `sram_supplies`, by default those of no rail that was asked for."""
+    sram_vdd_v = None if conditions is None else sram_supplies(model, conditions, vdd_v)
+    return predict(model, architectures.parameters(), vdd_v, sram_vdd_v=sram_vdd_v)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -62,18 +62,26 @@ def cases_of(networks: Sequence[str], batches: Sequence[int]) -> tuple[Case, ...
 def explore_all(
     *, model_path: Path, space: DesignSpace | str = "default", out: Path = OUT, cases: tuple[Case, ...] | None = None, dram: str = DRAM,
     channels: int = 1, policy: DramPolicy | None = None, free_memory: bool = False, mem_clk_hz: float = 800e6, margin: float = 0.1,
-    objective: str = "latency", constraints: Constraints | None = None, with_area: bool = False, workers: int | None = None, scheduler: str | None = None,
-    command: str = "",
+    objective: str = "latency", constraints: Constraints | None = None, with_area: bool = False, sram_vdd_v: float | None = None, single_rail: bool = False,
+    workers: int | None = None, scheduler: str | None = None, command: str = "",
 ) -> Exploration:  # fmt: skip
     """Explore and write `FILES` into `out`, each whole; every case (a network at a batch size) is a result of its own.
+
+    The memories have a rail of their own, at `sram_vdd_v` or the least they work at, above which they are at the core's supply; with `single_rail`
+    they have none, and of the space's voltages those at which they work are taken.
 
     Raises `ConfigError` for bad input or constraints that leave no candidate and `ModelError` for a space or a clock that the fitted model does not cover.
     """
     space, model_path, out = space if isinstance(space, DesignSpace) else load_space(space), Path(model_path), Path(out)
     model = read_model(model_path)
+    if single_rail:
+        if sram_vdd_v is not None:
+            raise ConfigError(f"rails must be one, or two with sram_vdd_v, not both (sram_vdd_v {sram_vdd_v:g} V); leave one of the options out")
+        space = space.model_copy(update={"vdd_v": space.vdd_v.at_least(model.sram_voltage_range_v[0])})
     job = Job(
         model=model_path, space=space, cases=cases or default_cases(), dram=dram, channels=channels, policy=policy or DramPolicy(), free_memory=free_memory,
         mem_clk_hz=float(mem_clk_hz), margin=float(margin), objective=objective, constraints=constraints or Constraints(), with_area=with_area,
+        sram_vdd_v=None if sram_vdd_v is None else float(sram_vdd_v),
     )  # fmt: skip
     check(job, model)
     paths = evaluate_all(job, out / "chunks", workers=workers, scheduler=scheduler)
@@ -94,7 +102,7 @@ def explore_all(
         picks |= {f"front {place}": i for place, i in enumerate(range(len(chosen)), 1) if i not in picks.values()}
         layers.append(frames.layers(job, model, number, {name: (int(places[number][i]), int(voltages[number][i])) for name, i in picks.items()}))
         summaries.append(blocks.summary(number, case, volumes[number], effectiveness, len(best), len(ties[-1])))
-    run = _record(job, model, blocks, summaries, command)
+    run = _record(job, model, blocks, summaries, command) | {"rails": {"single": single_rail, "sram_vdd_v": sram_vdd_v}}
     found = pd.concat(pareto, ignore_index=True)
     tables = {"pareto": (found, POINT_COLUMNS), "dvfs": (pd.concat(sweeps), SWEEP_COLUMNS | POINT_COLUMNS), "layers": (pd.concat(layers), LAYER_COLUMNS)}
     points = pd.concat([*pareto, *ties], ignore_index=True)

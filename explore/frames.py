@@ -5,7 +5,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from explore.chunks import Case, Job
-from explore.evaluate import QUANTITIES, clock_hz, evaluate, predict_designs, total
+from explore.evaluate import QUANTITIES, clock_hz, evaluate, predict_designs, sram_supplies, total
 from explore.points import LAYER_COLUMNS, POINT_COLUMNS, POINTS_VERSION
 from explore.space import ARRAY_AXES, AXES, Architectures
 from fit.cycles import BOUNDS
@@ -26,7 +26,7 @@ def sweeps(job: Job, model: FittedModel, number: int, architectures: Architectur
     conditions, vdd_v = job.conditions(), job.space.vdd_v.values()
     tasks, repeats = job.tasks()
     used = np.flatnonzero(repeats[number])
-    designs = predict_designs(model, architectures, vdd_v)
+    designs = predict_designs(model, architectures, vdd_v, conditions)
     frequency = clock_hz(designs, conditions)
     arrays = {name: getattr(designs, name) for name in ("area_um2", "fmax_log_sd", "energy_log_sd", "leakage_log_sd")} | {"freq_hz": frequency}
     tables = []
@@ -57,7 +57,7 @@ def points(
     efficiency = operations / energy / 1e9
     columns = {
         **{name: axis[:, None] for name, axis in architectures.values.items() if name in AXES}, **{name: v[name] for name in _KEPT},
-        "vdd_v": supply, "sram_vdd_v": np.maximum(supply, model.sram_voltage_range_v[0]), "freq_hz": arrays["freq_hz"], "dram_energy_j": dram,
+        "vdd_v": supply, "sram_vdd_v": sram_supplies(model, job.conditions(), supply), "freq_hz": arrays["freq_hz"], "dram_energy_j": dram,
         "architecture": architectures.names()[:, None], "bound": np.array(BOUNDS, dtype=object)[bound], "area_um2": arrays["area_um2"][:, None],
         "latency_s_lo": v["latency_s"] * np.exp(-NORMAL_90 * latency_sd), "latency_s_hi": v["latency_s"] * np.exp(NORMAL_90 * latency_sd),
         "throughput_ips": case.batch / v["latency_s"], "throughput_gops": operations / v["latency_s"] / 1e9, "efficiency_gops_w": efficiency,
@@ -101,7 +101,7 @@ def layers(job: Job, model: FittedModel, number: int, choices: dict[str, tuple[i
     frames = []
     for choice, (place, voltage) in choices.items():
         one = job.space.at(np.array([place]))
-        frequency = clock_hz(predict_designs(model, one, vdd_v[[voltage]]), conditions)
+        frequency = clock_hz(predict_designs(model, one, vdd_v[[voltage]], conditions), conditions)
         results = evaluate(model, one, [tasks[i] for i in indices], conditions, vdd_v, frequency, np.array([voltage]))
         v = {name: results.values[0, :, 0, i] for i, name in enumerate(QUANTITIES)}
         macs = np.array([tasks[i].shape.macs * tasks[i].batch for i in indices])

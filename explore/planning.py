@@ -43,7 +43,7 @@ def layer_table(
 ) -> LayerTable:  # fmt: skip
     """`LayerTable` of `layers` one after the other, clocks at fmax less margin; raises `ConfigError` naming a layer that fits no tiling."""
     one = of_config(config)
-    designs = predict_designs(model, one, vdd_v)
+    designs = predict_designs(model, one, vdd_v, conditions)
     frequency, points = clock_hz(designs, conditions), np.arange(len(vdd_v))
     tasks = [Task(shape=shape, batch=batch, first=i == 0) for i, shape in enumerate(layers)]
     found = [evaluate(model, one, tasks, conditions, vdd_v, frequency, voltage) for voltage in (points, np.full(len(vdd_v), len(vdd_v) - 1))]

@@ -19,7 +19,7 @@ POINT_COLUMNS: dict[str, str] = {
     "vdd_v": "supply of the core's logic, V",
     "back_bias_v": "back bias, V, positive = forward",
     "temperature_c": "junction temperature, C",
-    "sram_vdd_v": "supply of the memory macros, V: vdd_v, or the least they work at where that is higher (second rail)",
+    "sram_vdd_v": "supply of the memory macros, V: that of their own rail (by default the least they work at), or vdd_v where it is higher",
     "freq_hz": "core clock, Hz: fmax (1 - margin), or lower in a frequency-only sweep",
     "mem_clk_hz": "memory-side clock, Hz, at nominal voltage",
     "margin": "part of fmax that is given away, 1",

@@ -47,6 +47,15 @@ class Voltages(Settings):
         """[count] V."""
         return np.round(np.linspace(self.low, self.high, self.count), 6)
 
+    def at_least(self, least_v: float) -> "Voltages":
+        """Only those of at least `least_v`; `ConfigError` if fewer than two are."""
+        left_out = int(np.sum(self.values() < least_v - 1e-9))
+        if self.count - left_out < 2:
+            left = self.count - left_out
+            raise ConfigError(f"vdd_v must have two voltages of at least {least_v:g} V on a single rail, not {left}; give the memories their own")
+        # Not the rounded value: the others would move by a part of its rounding.
+        return Voltages(low=self.low + (self.high - self.low) * left_out / (self.count - 1), high=self.high, count=self.count - left_out)
+
 
 class DesignSpace(Settings):
     """All combinations of the listed values of `hw.config`, of one precision; what is not listed is the same for all."""

@@ -10,7 +10,7 @@ from explore.curves import LONGEST_S, SHORTEST_S, layer_s
 from explore.evaluate import QUANTITIES, Task, chip_laws, clock_hz, coefficients, evaluate, layer_rows, lower_all, predict_designs, search_all, total
 from explore.sweep import sweep
 from explore.tilings import CLOCKS_HZ, KEPT
-from fit.compose import design_laws
+from fit.compose import design_laws, predict
 from fit.cycles import BOUNDS, DramTimes, dram_times
 from hw.dram import DramPolicy, dram_transfer, load_dram_part, read_latency_s
 from hw.errors import ConfigError, ModelError
@@ -233,3 +233,28 @@ def test_bad_conditions_are_refused():
     with pytest.raises(ModelError, match="vdd_v must be within the fitted range"):
         evaluated([Task(shape=TINY, batch=1)], space().architectures(), vdd_v=np.array([0.4]))
     assert replace(conditions(), margin=0.2).margin == 0.2
+
+
+def test_memories_on_a_rail_of_their_own():
+    """Held at 0.8 V while the core is at 0.6 V: time and energy are those of the laws at these two supplies; above 0.8 V nothing changes."""
+    fitted, architectures, held = model(), space().architectures(), conditions(sram_vdd_v=0.8)
+    tasks, supplies = [Task(shape=TINY, batch=1)], np.array([0.6, 0.8, 1.0])
+    designs = predict_designs(fitted, architectures, supplies, held)
+    alone = predict(fitted, architectures.parameters(), [0.6, 0.8, 1.0], sram_vdd_v=[0.8, 0.8, 1.0])
+    for name in ("fmax_hz", "core_leakage_w", "core_cycle_j"):
+        np.testing.assert_array_equal(getattr(designs, name), getattr(alone, name))
+    frequency, points = np.full((len(architectures), 3), 2e8), np.arange(3)
+    default, raised = (evaluate(fitted, architectures, tasks, given, supplies, frequency, points).values for given in (conditions(), held))
+    np.testing.assert_array_equal(default[:, :, 1:], raised[:, :, 1:])
+    # As if they worked at no less.
+    narrower = fitted.model_copy(update={"sram_voltage_range_v": (0.8, 1.0)})
+    np.testing.assert_array_equal(evaluate(narrower, architectures, tasks, conditions(), supplies, frequency, points).values, raised)
+    names = dict(zip(QUANTITIES, np.moveaxis(raised[:, 0, 0] - default[:, 0, 0], -1, 0), strict=True))
+    assert np.all(names["core_energy_j"] > names["core_leakage_energy_j"]) and np.all(names["core_leakage_energy_j"] > 0)
+    assert np.all(names["latency_s"] == 0) and np.all(designs.fmax_hz[:, 0] >= predict_designs(fitted, architectures, supplies).fmax_hz[:, 0])
+
+
+def test_a_rail_that_is_none_is_refused():
+    for value in (0.0, -1.0, float("nan")):
+        with pytest.raises(ConfigError, match="sram_vdd_v must be above 0"):
+            conditions(sram_vdd_v=value)

@@ -16,7 +16,7 @@ from explore.exploration import FILES, cases_of, default_cases, explore_all
 from explore.pareto import hypervolume
 from explore.points import LAYER_COLUMNS, POINT_COLUMNS, SWEEP_COLUMNS
 from explore.stages import run_stage
-from fit.model import write_model
+from fit.model import read_model, write_model
 from hw.errors import ConfigError, ModelError
 from hw.layers import load_network
 
@@ -317,3 +317,35 @@ def test_a_dask_scheduler_gives_the_same_bytes(explored, model_path, tmp_path):
         assert (tmp_path / name).read_bytes() == (explored[1] / name).read_bytes(), name
     with pytest.raises(ConfigError, match="scheduler must be the address of a dask scheduler that answers"):
         explore_all(model_path=model_path, space=SPACE, out=tmp_path / "none", scheduler="no address", command="made up")
+
+
+def test_rails_are_chosen(model_path, tmp_path):
+    """With a rail of their own the memories stay at its supply; with a single one the core goes no lower than they work."""
+    few = {"model_path": model_path, "space": space(rows=[2], lanes=[8]), "cases": default_cases()[:1], "workers": 1}
+    found = {name: explore_all(out=tmp_path / name, **few, **options) for name, options in (("held", {"sram_vdd_v": 0.9}), ("default", {}))}
+    sweeps = {name: pd.read_csv(tmp_path / name / "dvfs.csv") for name in found}
+    for sweep in sweeps.values():
+        assert len(sweep["vdd_v"].unique()) == 4
+    assert (sweeps["held"]["sram_vdd_v"] == np.maximum(sweeps["held"]["vdd_v"], 0.9)).all()
+    assert found["held"].run["rails"] == {"single": False, "sram_vdd_v": 0.9}
+    lowest = [sweep[(sweep["vdd_v"] == 0.5) & (sweep["rank"] == 1)].iloc[0] for sweep in sweeps.values()]
+    assert lowest[0]["freq_hz"] > lowest[1]["freq_hz"] and found["held"].run["key"] != found["default"].run["key"]
+
+    known = read_model(model_path)
+    narrower = known.model_copy(update={"sram_voltage_range_v": (0.6, 1.0)})
+    write_model(narrower, tmp_path / "narrower.json")
+    few |= {"model_path": tmp_path / "narrower.json"}
+    single = explore_all(out=tmp_path / "single", single_rail=True, **few)
+    sweep = pd.read_csv(tmp_path / "single" / "dvfs.csv")
+    assert sorted(sweep["vdd_v"].unique()) == [0.666667, 0.833333, 1.0] and (sweep["sram_vdd_v"] == sweep["vdd_v"]).all()
+    assert single.run["rails"] == {"single": True, "sram_vdd_v": None} and single.run["counts"]["voltages"] == 3
+    for options, error, message in (
+        ({"single_rail": True, "sram_vdd_v": 0.8}, ConfigError, "rails must be one, or two"),
+        ({"sram_vdd_v": 1.2}, ModelError, "sram_vdd_v must be within the"),
+        ({"sram_vdd_v": 0.55}, ModelError, "sram_vdd_v must be within the fitted range 0.6 to 1 V, not 0.55 V"),
+    ):  # fmt: skip
+        with pytest.raises(error, match=message):
+            explore_all(out=tmp_path / "refused", **few, **options)
+    few["space"] = space(vdd_v={"low": 0.5, "high": 1.0, "count": 2})
+    with pytest.raises(ConfigError, match="vdd_v must have two voltages of at least 0.6 V on a single rail, not 1"):
+        explore_all(out=tmp_path / "refused", single_rail=True, **few)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from made_up import model, space
 
-from explore.space import AXES, SPACES, legal_combinations, load_space
+from explore.space import AXES, SPACES, Voltages, legal_combinations, load_space
 from fit.compose import design_parameters
 from hw.config import AcceleratorConfig
 from hw.errors import ConfigError
@@ -109,3 +109,13 @@ def test_bad_spaces_are_refused(tmp_path):
 
 def test_names_are_design_names():
     assert space().architectures().config(0).name == "r2c8l8_d16s1p2_a16384w16384o2048_x64" and model().technology == "synthetic"
+
+
+@pytest.mark.parametrize("count", [3, 4, 12, 28, 29])
+def test_voltages_from_one_on_are_the_same_ones(count):
+    voltages = Voltages(low=0.5, high=1.0, count=count)
+    for least_v in (0.3, 0.5, 0.6, 0.666667, 0.7407):
+        kept = [float(value) for value in voltages.values() if value >= least_v - 1e-9]
+        assert voltages.at_least(least_v).values().tolist() == kept
+    with pytest.raises(ConfigError, match="vdd_v must have two voltages of at least 0.99 V on a single rail, not 1"):
+        voltages.at_least(0.99)
