@@ -5,7 +5,7 @@ VF     := $(VENV)/bin/voltfront
 CONFIG ?= small
 OUT    ?= build/rtl/$(basename $(notdir $(CONFIG)))
 
-.PHONY: help setup run rtl sim cells technology characterize characterize-full tables check-tables fit validate validate-cycles explore report study figure test test-browser test-documents verify verify-front lint torture robustness release-check bench bench-flow clean
+.PHONY: help setup run rtl sim cells technology characterize characterize-full tables check-tables fit validate validate-cycles cycle-cases explore report study figure test test-browser test-documents verify verify-front lint torture robustness release-check bench bench-flow clean
 .DEFAULT_GOAL := help
 
 help:          ## this list
@@ -50,8 +50,12 @@ fit: setup     ## fit the model on the measured tables
 validate: setup  ## docs/validation.md: the model's errors on what took no part in the fit
 	$(PY) -m fit.validation_page
 
-validate-cycles: setup ## docs/cycles.csv: the model's cycles against 200 random cases on the RTL (hours)
-	$(PY) -m fit.cycle_campaign
+validate-cycles: setup ## docs/cycles.md: the model's cycles against random cases that were simulated on the RTL (seconds)
+	$(PY) -m fit.cycle_campaign page
+
+cycle-cases: setup ## simulate those random cases again, and others to fit the model on (an hour; resumes)
+	$(PY) -m fit.cycle_campaign simulate calibration --cases 400
+	$(PY) -m fit.cycle_campaign simulate validation
 
 explore: setup ## evaluate the design space
 	$(VF) explore

@@ -193,6 +193,7 @@ def run(plan, technology, space, mem_clk_hz, margin, objective, workers, as_json
     from explore.report import write_report
     from explore.space import load_space
     from explore.stages import run_stage, source_hash
+    from fit.cycle_fit import FRESH, cycle_tables
     from fit.fitting import fit
     from flow.cache import file_hash
     from flow.characterize import characterize, shipped_difference
@@ -231,10 +232,13 @@ def run(plan, technology, space, mem_clk_hz, margin, objective, workers, as_json
     )  # fmt: skip
     stage(
         "fit",
-        {"tables": [file_hash(corners), file_hash(paths), file_hash(cycles)], "held_out": list(plan.held_out), "sources": source_hash("hw", "flow", "fit")},
+        {
+            "tables": [file_hash(path) for path in (corners, paths, *cycle_tables(cycles), FRESH)], "held_out": list(plan.held_out),
+            "sources": source_hash("hw", "flow", "fit"),
+        },
         [model],
         lambda: fit(
-            corners_csv=corners, paths_csv=paths, cycles_csv=cycles, out=model, held_out=plan.held_out,
+            corners_csv=corners, paths_csv=paths, cycles_csv=cycle_tables(cycles), fresh_cycles_csv=FRESH, out=model, held_out=plan.held_out,
             progress=lambda what: click.echo(f"fit: {what}", err=True),
         ),
     )

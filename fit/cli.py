@@ -10,7 +10,7 @@ import click
 @click.option("--technology", default="fdsoi28p", show_default=True, help="Technology whose tables are fitted.")
 @click.option("--corners", type=click.Path(path_type=Path), help="Table of block corners. [default: build/tables/<technology>/corners.csv]")
 @click.option("--paths", type=click.Path(path_type=Path), help="Table of paths. [default: paths.csv beside the corners]")
-@click.option("--cycles", type=click.Path(path_type=Path), help="Table of RTL cycles. [default: build/tables/cycles.csv]")
+@click.option("--cycles", type=click.Path(path_type=Path), help="Table of RTL cycles, beside the random cases that ship. [default: build/tables/cycles.csv]")
 @click.option("--out", type=click.Path(path_type=Path), help="Model file. [default: build/models/<technology>.json]")
 @click.option("--process", help="Process of the rows to fit, if the table has several.")
 @click.option("--layout", type=click.Choice(["fanout", "placed"]), help="Layout of the rows to fit, if the table has several.")
@@ -23,6 +23,7 @@ def fit(technology, corners, paths, cycles, out, process, layout, plan, in_turn,
 
     Example: voltfront fit --explain
     """
+    from fit.cycle_fit import FRESH, cycle_tables
     from fit.explain import explain, validation_table
     from fit.fitting import fit as fit_tables
     from fit.model import read_model
@@ -35,7 +36,8 @@ def fit(technology, corners, paths, cycles, out, process, layout, plan, in_turn,
         return
     corners = corners or Path("build/tables") / technology / "corners.csv"
     model = fit_tables(
-        corners_csv=corners, paths_csv=paths or corners.with_name("paths.csv"), cycles_csv=cycles or Path("build/tables/cycles.csv"), out=out,
+        corners_csv=corners, paths_csv=paths or corners.with_name("paths.csv"), cycles_csv=cycle_tables(cycles),
+        fresh_cycles_csv=FRESH, out=out,
         held_out=load_plan(plan).held_out, in_turn=in_turn, process=process, layout=layout,
         progress=(lambda _: None) if as_json else lambda what: click.echo(f"fit: {what}", err=True),
     )  # fmt: skip

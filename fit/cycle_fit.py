@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -19,6 +20,8 @@ from hw.layers import LayerShape
 from hw.lowering import LOWERED_FIELDS, LoweredLayer, lower
 from hw.tiling import PROBLEMS, Architecture, Tiling, Traffic, architecture, measure
 
+CALIBRATION, FRESH = (Path(__file__).parent / "campaign" / f"{half}.csv" for half in ("calibration", "validation"))
+"""Random cases on the RTL that ship (`fit.cycle_campaign`): those that are fitted, and those that no fit sees."""
 IDEAL = "ideal"
 """Name in the table of a memory without limits of its own."""
 _SHAPE = ("in_channels", "out_channels", "in_h", "in_w", "kernel_h", "kernel_w", "stride_h", "stride_w",
@@ -26,6 +29,13 @@ _SHAPE = ("in_channels", "out_channels", "in_h", "in_w", "kernel_h", "kernel_w",
 _INDEPENDENT = 1e-3
 """Least part of a coefficient's normalized effect that the others must not be able to imitate."""
 _MOST_FOLDS = 12
+_MOST_ADD_STEPS = 65
+_OUTSIDE = Coefficients._fields.index("outside")
+
+
+def cycle_tables(own: Path | None = None) -> tuple[Path, ...]:
+    """The tables of cycles that are fitted: the random cases that ship and `own`, by default those of the measured designs."""
+    return CALIBRATION, own or Path("build/tables/cycles.csv")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,10 +69,12 @@ def cases_of(frame: pd.DataFrame) -> Cases:
     for _, row in frame.iterrows():
         config = config_of(row)
         shape = LayerShape(name="row", kind=row["kind"], **{name: int(row[name]) for name in _SHAPE})
-        lowered = lower(config, shape, batch=int(row["batch"]), fold=bool(row["fold"])).numbers
-        tiling = Tiling(*(int(row[name]) for name in Tiling._fields))
-        arch = architecture(config)
-        counted = measure(arch, lowered, tiling)
+        tiling, arch = Tiling(*(int(row[name]) for name in Tiling._fields)), architecture(config)
+        for add_steps in range(1, _MOST_ADD_STEPS if shape.kind == "add" else 2):  # how many weights an add needed has no column: the steps tell
+            lowered = lower(config, shape, batch=int(row["batch"]), fold=bool(row["fold"]), add_steps=add_steps).numbers
+            counted = measure(arch, lowered, tiling)
+            if counted.pixel_steps >= row["compute_busy"]:
+                break
         where = f"{row['design']}, {row['layer']}"
         if counted.problem:
             raise ConfigError(f"tiling must fit the {PROBLEMS[counted.problem]}, not {tuple(tiling)} ({where}); simulate again")
@@ -89,7 +101,7 @@ def _predict(architectures, layers, tilings, traffic, dram, core_period_s, mem_p
     for i in range(result.shape[0]):
         a, l, t = _architecture(architectures[i]), _layer(layers[i]), _tiling(tilings[i])  # noqa: E741
         found = layer_cycles(a, l, t, _traffic(traffic[i]), _dram(dram[i]), core_period_s[i], mem_period_s[i], _coefficients(coefficients))
-        result[i, 0], result[i, 1] = found.total, found.compute
+        result[i, 0], result[i, 1], result[i, 2] = found.total, found.compute + coefficients[_OUTSIDE], found.bound
 
 
 def _unpacker(kind: type):
@@ -110,8 +122,8 @@ assert LOWERED_FIELDS == LoweredLayer._fields
 
 
 def predict_cases(cases: Cases, coefficients: NDArray) -> NDArray:
-    """[rows, 2] core cycles and cycles of computing alone."""
-    result = np.empty((len(cases.core_cycles), 2))
+    """[rows, 3] core cycles, those in which the engine does not wait for others, and what bounds most steps (see `fit.cycles.BOUNDS`)."""
+    result = np.empty((len(cases.core_cycles), 3))
     _predict(
         cases.architectures, cases.layers, cases.tilings, cases.traffic, cases.dram, cases.core_period_s, cases.mem_period_s,
         np.asarray(coefficients, dtype=float), result,
@@ -125,11 +137,14 @@ def _solve(cases: Cases, near: NDArray | None = None) -> tuple[NDArray, tuple[st
     low = np.array([1.0 if c.unit == "1" else 0.0 for c in COEFFICIENTS])
     values = np.array([c.start for c in COEFFICIENTS]) if near is None else near.copy()
     measured = np.log(np.stack([cases.core_cycles, cases.compute_cycles], axis=1))
+    # Where draining takes longer than issuing it goes on while the engine waits for loads: the counters do not tell the two apart.
+    drains, steps = (cases.traffic[:, Traffic._fields.index(name)] for name in ("pixel_drains", "pixel_steps"))
+    counts = np.stack([np.ones(len(steps)), 0.3 * (drains <= steps)], axis=1)
 
     def residual(x, free):
         full = values.copy()
         full[free] = x
-        return (np.log(predict_cases(cases, full)) - measured).ravel()
+        return ((np.log(predict_cases(cases, full)[:, :2]) - measured) * counts).ravel()
 
     free = np.ones(len(values), dtype=bool)
     free = _determined(residual, values, free)
@@ -164,9 +179,10 @@ def _determined(residual, values: NDArray, free: NDArray) -> NDArray:
 
 
 def fit_cycles(
-    frame: pd.DataFrame, *, held_out: Sequence[str] = (), progress: Callable[[str], None] = lambda _: None
+    frame: pd.DataFrame, *, held_out: Sequence[str] = (), fresh: pd.DataFrame | None = None, progress: Callable[[str], None] = lambda _: None
 ) -> tuple[CycleModel, tuple[Comparison, ...]]:
-    """The cycle model, and its errors on the designs `held_out` and with layers left out in turn, the ideal model's (peak rate) beside them."""
+    """The cycle model, and its errors with layers left out in turn, on the designs `held_out` and on the rows `fresh`, the ideal model's (peak
+    rate) beside them."""
     progress("cycles")
     cases = cases_of(frame)
     unseen = np.isin(cases.design, list(held_out))
@@ -192,14 +208,21 @@ def fit_cycles(
     def compare(split: str, cases: Cases, found: NDArray, groups: NDArray) -> Comparison | None:
         summary = ErrorSummary.of(found, groups)
         return summary and Comparison(
-            quantity="cycles", split=split, model=summary, ideal=ErrorSummary.of(cases.ideal_cycles / cases.core_cycles - 1, groups), rank_correlation=None,
+            quantity="cycles", split=split, model=summary, ideal=ErrorSummary.of(_ideal_errors(cases), groups), rank_correlation=None,
             interval_coverage=float(np.mean(np.abs(np.log1p(found)) <= NORMAL_90 * log_sd)), half_width=float(np.expm1(NORMAL_90 * log_sd)),
             outside_range=0,
         )  # fmt: skip
 
-    unseen_errors = predict_cases(others, values)[:, 0] / others.core_cycles - 1
-    comparisons = (compare("layers in turn", seen, errors, seen.layer), compare("held-out designs", others, unseen_errors, others.design))
+    comparisons = [compare("layers in turn", seen, errors, seen.layer)]
+    for split, unseen in (("held-out designs", others), ("random cases", None if fresh is None else cases_of(fresh))):
+        if unseen is not None:
+            comparisons.append(compare(split, unseen, predict_cases(unseen, values)[:, 0] / unseen.core_cycles - 1, unseen.design))
     return model, tuple(c for c in comparisons if c is not None)
+
+
+def _ideal_errors(cases: Cases) -> NDArray:
+    """Of the peak rate, where the layer has multiplications of its own."""
+    return np.where(cases.ideal_cycles > 0, cases.ideal_cycles / cases.core_cycles - 1, np.nan)
 
 
 def _leave_out(cases: Cases, groups: NDArray, near: NDArray) -> tuple[NDArray, list[NDArray]]:

@@ -1,29 +1,36 @@
 """Cycles of a layer in closed form: a pipeline of steps in which loading, computing and storing overlap.
 
-A step is one COMPUTE. With c the cycles in which it issues, b those until its outputs are written, l and s the times of its loads
-and stores, d the DRAM's time for both, and the latencies L of a load and W of a store, two tiles a bank give the period
+A step is one COMPUTE. With c the cycles in which it issues, b those until its outputs are written, l and s the times of its loads and
+stores, L and W the latencies of a load and a store, its period is the longest of
 
-    p = max(c, l, s, d, 2 I, (b + s + W) / 2, (b + l + L) / 2)
+    c                         computing: of each block of pixels the longer of issuing it and draining the one before
+    l + pauses                the load engine, which has two instructions in hand: a load's latency hides behind one other load only
+    s + pauses                the store engine, which has four
+    beats x clock, DRAM       the read port and the DRAM, the program's own fetch included
+    dispatch x instructions   the sequencer
+    (b + s + W) / 2           an output tile waits for the stores of the one two before
+    (b + l + L) / 2           loads wait for the COMPUTE two steps before; where only some steps have loads, (b + l + L) for those
 
-because loads wait for the COMPUTE two steps before, a COMPUTE waits for the stores two tiles before, and the sequencer starts
-one of the step's I instructions in two cycles. Steps of the first round over the inner loop may load more than later ones, which
-find tiles in the banks: the two kinds have periods of their own. The first load and the last store do not overlap anything.
+Steps of the first round over the inner loop may load more than later ones, which find tiles in the banks, and of the outer loop's tile,
+which is loaded ahead, not every step has a piece: these kinds of steps have periods of their own. The first loads, behind as much
+of the program as the sequencer holds, and the last store overlap nothing.
 
 Times are in seconds inside, because core, memory side and DRAM have clocks of their own; results in core cycles. The
-coefficients (`COEFFICIENTS`) are fitted on RTL counters; nothing here simulates or compiles.
+coefficients (`COEFFICIENTS`) are fitted on RTL counters; nothing here simulates or compiles. What kind of layer it is makes no
+difference: its `hw.tiling.Traffic` says all.
 """
 
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
 from numba import njit
-from numpy.typing import NDArray
 
+from fit.transfers import DramTimes, DramUse, dram_times, dram_use, instruction_counts
 from hw.config import PARAMETER_BYTES
-from hw.dram import DramController, DramPart, dram_transfer, read_latency_s
 from hw.lowering import LoweredLayer
-from hw.tiling import ALL, WEIGHTS_OUTER, Architecture, Plan, Tiling, Traffic, measure_arrays, plan, stripes
+from hw.tiling import WEIGHTS_OUTER, Architecture, Tiling, Traffic, plan
+
+__all__ = ["BOUNDS", "COEFFICIENTS", "Coefficients", "DramTimes", "DramUse", "LayerCycles", "dram_times", "dram_use", "layer_cycles"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,15 +45,19 @@ class Coefficient:
 
 
 COEFFICIENTS = (
-    Coefficient(name="start", meaning="core cycles from start to the first LOAD, and from the last response to the end", unit="cycles", start=60, high=400),
+    Coefficient(name="start", meaning="core cycles from start to the first fetch, and from the last response to the end", unit="cycles", start=20, high=400),
+    Coefficient(name="outside", meaning="core cycles in which the engine neither computes nor is counted as waiting", unit="cycles", start=40, high=200),
     Coefficient(name="step", meaning="core cycles a COMPUTE takes besides issuing", unit="cycles", start=4, high=60),
     Coefficient(name="tail", meaning="core cycles from the last issue of a COMPUTE to its last output, besides draining", unit="cycles", start=8, high=60),
     Coefficient(name="load_instruction", meaning="core cycles a LOAD or FILL takes besides writing words", unit="cycles", start=3, high=40),
     Coefficient(name="load_latency_core", meaning="core cycles of a load's latency", unit="cycles", start=20, high=100),
     Coefficient(name="load_latency_memory", meaning="memory cycles of a load's latency", unit="cycles", start=10, high=60),
+    Coefficient(name="load_gap", meaning="share of a load's latency that the loads around it do not hide", unit="share", start=0.5, high=1.0),
     Coefficient(name="store_latency_core", meaning="core cycles of a store's latency", unit="cycles", start=20, high=100),
     Coefficient(name="store_latency_memory", meaning="memory cycles of a store's latency", unit="cycles", start=10, high=100),
     Coefficient(name="store_instruction", meaning="core cycles a STORE takes besides reading words", unit="cycles", start=3, high=40),
+    Coefficient(name="dispatch", meaning="core cycles that the sequencer takes for an instruction", unit="cycles", start=5, high=20),
+    Coefficient(name="program", meaning="share of the program's fetch that loads wait for", unit="share", start=0.3, high=2.0),
     Coefficient(name="dram", meaning="DRAM's time over its closed form", unit="1", start=1.0, high=2.0),
     Coefficient(name="run", meaning="memory cycles of a run besides its beats", unit="cycles", start=0.5, high=10),
 )
@@ -56,27 +67,20 @@ class Coefficients(NamedTuple):
     """Values of `COEFFICIENTS`, in their order."""
 
     start: float
+    outside: float
     step: float
     tail: float
     load_instruction: float
     load_latency_core: float
     load_latency_memory: float
+    load_gap: float
     store_latency_core: float
     store_latency_memory: float
     store_instruction: float
+    dispatch: float
+    program: float
     dram: float
     run: float
-
-
-class DramTimes(NamedTuple):
-    """The DRAM's time for each kind of transfer of a layer by itself and for all of it together, s; zero for an ideal memory."""
-
-    activation_s: float
-    weight_s: float
-    parameter_s: float
-    output_s: float
-    total_s: float
-    latency_s: float
 
 
 class LayerCycles(NamedTuple):
@@ -92,138 +96,47 @@ class LayerCycles(NamedTuple):
 
 
 BOUNDS = ("compute", "load", "store", "dram", "instructions", "store latency", "load latency")
-PROGRAM_RUN_INSTRUCTIONS = 4
-"""Instructions that the sequencer asks for in one run."""
-DISPATCH_CYCLES = 2
-"""The sequencer starts at most one instruction in two core cycles."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class DramUse:
-    """What a layer asks of the DRAM: bytes of whole DRAM bursts, and rows opened. Arrays."""
-
-    read_bytes: NDArray
-    write_bytes: NDArray
-    activates: NDArray
-
-
-def dram_times(part: DramPart | None, a: Architecture, l: LoweredLayer, t: Tiling, n: Traffic, controller: DramController | None = None) -> DramTimes:  # noqa: E741
-    """The times of `dram_use`; `part` None is a memory without limits of its own."""
-    if part is None:
-        zero = np.zeros(np.shape(n.instructions))
-        return DramTimes(zero, zero, zero, zero, zero, zero)
-    return dram_use(part, a, l, t, n, controller)[0]
-
-
-def dram_use(
-    part: DramPart, a: Architecture, l: LoweredLayer, t: Tiling, n: Traffic, controller: DramController | None = None, *, channels: int = 1  # noqa: E741
-) -> tuple[DramTimes, DramUse]:  # fmt: skip
-    """`DramTimes` and `DramUse` of a layer's traffic over `channels`. Fields are numbers or arrays that broadcast.
-
-    A run takes whole DRAM bursts. Runs of one tile lie a row or a plane apart, so that several of them share a page: what
-    `hw.dram.dram_transfer` calls a run is all that is read of a page before the next one.
-    """
-    # What a run costs in bytes of whole bursts is what it would move over a port as wide as a burst.
-    bursts = measure_arrays(a._replace(axi_bytes=part.burst_bytes), l, t)
-    loads, stores, weights, parameters = bursts.activation_read_bytes, bursts.output_write_bytes, bursts.weight_read_bytes, bursts.parameter_read_bytes
-    rows_in = np.minimum(l.in_h, (a.rows * np.asarray(t.tile_h) - 1) * l.stride_h + (l.kernel_h - 1) * l.dilation + 1)
-    rows_out = np.minimum(l.out_h, a.rows * np.asarray(t.tile_h))
-    load_pages = n.activation_loads * _pages(part, t.tile_c, l.in_plane_bytes, rows_in * np.asarray(l.in_row_bytes))
-    store_pages = n.output_tiles * _pages(part, np.asarray(t.tile_k) / a.lanes, l.out_plane_bytes, rows_out * np.asarray(l.out_row_bytes))
-    program_runs = np.asarray(n.instructions) / PROGRAM_RUN_INSTRUCTIONS
-
-    def alone(read=0.0, read_pages=1.0, write=0.0, write_pages=1.0):
-        lengths = (np.maximum(size, part.burst_bytes) / np.maximum(pages, 1) for size, pages in ((read, read_pages), (write, write_pages)))
-        read_run, write_run = (np.maximum(length, part.burst_bytes) for length in lengths)
-        sizes = {"read_bytes": read, "write_bytes": write, "read_run_bytes": read_run, "write_run_bytes": write_run}
-        return dram_transfer(part, **sizes, controller=controller, channels=channels)
-
-    reads, read_pages = loads + weights + parameters + n.program_read_bytes, load_pages + n.weight_runs + n.parameter_runs + program_runs
-    total = alone(reads, read_pages, stores, store_pages)
-    times = DramTimes(
-        activation_s=alone(loads, load_pages).time_s, weight_s=alone(weights, n.weight_runs).time_s, parameter_s=alone(parameters, n.parameter_runs).time_s,
-        output_s=alone(write=stores, write_pages=store_pages).time_s, total_s=total.time_s,
-        latency_s=np.broadcast_to(read_latency_s(part, controller), np.shape(reads)),
-    )  # fmt: skip
-    return times, DramUse(read_bytes=reads, write_bytes=stores, activates=total.activates)
-
-
-def _pages(part: DramPart, planes, plane_bytes, span_bytes) -> NDArray:
-    """Pages that a tile of `planes` planes lies in, of each of which it takes `span_bytes`; small planes share a page."""
-    page = part.geometry.page_bytes
-    return np.maximum(1, np.asarray(planes) * np.where(np.asarray(plane_bytes) < page, np.asarray(plane_bytes) / page, np.maximum(1, span_bytes / page)))
-
-
-class _Loads(NamedTuple):
-    """Time of all loads of a layer by kind, and of all its stores, s."""
-
-    activation: float
-    weight: float
-    parameter: float
-    store: float
-    activation_instructions: float
+STORES_OPEN = 4
+"""STOREs whose answers may be outstanding."""
+PROGRAM_WINDOW, PROGRAM_WINDOW_A_ROW = 32, 8
+"""Instructions that the sequencer holds: the first, or for every row (rounded up to a power of two) the second if that is more."""
 
 
 @njit(cache=True)
-def _stores(a: Architecture, l: LoweredLayer, t: Tiling, p: Plan):  # noqa: E741
-    """STOREs of a layer: one for every working stripe of every tile."""
-    working = (p.y_tiles - 1) * a.rows + stripes(a, l, t, p.y_tiles - 1)[1]  # only the last row of tiles may have fewer
-    return working * p.x_tiles * p.k_tiles * l.groups * l.images
+def _program_window(rows):
+    window = PROGRAM_WINDOW_A_ROW
+    while window < PROGRAM_WINDOW_A_ROW * rows:
+        window *= 2
+    return max(PROGRAM_WINDOW, window)
 
 
-@njit(cache=True)
-def _transfer(words_cycles, size_bytes, runs, instructions, instruction_cycles, dram_s, axi_bytes, core, memory, k):
-    """Time of transfers of one kind: the slowest of the bank's port, the AXI port and the DRAM, and a pause for each instruction."""
-    return max(words_cycles * core, (size_bytes / axi_bytes + k.run * runs) * memory, dram_s * k.dram) + instructions * instruction_cycles * core
+class _Transfers(NamedTuple):
+    """All transfers of one kind in a layer, s: by the slowest of the bank's port, the AXI port and the DRAM; on the AXI port; of the
+    DRAM. And how many instructions they are."""
 
-
-@njit(cache=True)
-def _loads(a: Architecture, l: LoweredLayer, t: Tiling, p: Plan, n: Traffic, dram: DramTimes, core, memory, k: Coefficients) -> _Loads:  # noqa: E741
-    word, weight_word, beat = a.lanes * a.activation_bits // 8, a.lanes * a.weight_bits // 8, a.axi_bytes
-    side_by_side = max(1, min(beat // weight_word, a.cols))
-    stores = _stores(a, l, t, p)
-    instructions = n.instructions - 1 - n.computes - n.weight_runs - n.parameter_runs - stores
-    words, weight_items = n.activation_load_words * max(1.0, word / beat), n.weight_load_words / side_by_side * max(1.0, side_by_side * weight_word / beat)
-    parameters, outputs = n.parameter_load_words * max(1.0, PARAMETER_BYTES / beat), n.output_store_words * max(1.0, word / beat)
-    return _Loads(
-        _transfer(words, n.activation_read_bytes, n.activation_runs, instructions, k.load_instruction, dram.activation_s, beat, core, memory, k)
-        + n.fill_words * core,
-        _transfer(weight_items, n.weight_read_bytes, n.weight_runs, n.weight_runs, k.load_instruction, dram.weight_s, beat, core, memory, k),
-        _transfer(parameters, n.parameter_read_bytes, n.parameter_runs, n.parameter_runs, k.load_instruction, dram.parameter_s, beat, core, memory, k),
-        _transfer(outputs, n.output_write_bytes, n.output_runs, stores, k.store_instruction, dram.output_s, beat, core, memory, k),
-        instructions,
-    )
-
-
-class _Step(NamedTuple):
-    """What all steps of a layer have in common, s: c, b, s, d's share of a load or store, 2 I, (b + s + W) / 2, L."""
-
-    issue: float
-    busy: float
-    store: float
-    dram_share: float
+    service_s: float
+    bus_s: float
+    dram_s: float
     instructions: float
-    stored: float
-    load_latency: float
 
 
 @njit(cache=True)
-def _period(x: _Step, load, waits):
-    """(period of a step beside which `load` is loaded, index of what bounds it); `waits` says whether that load waits for a COMPUTE."""
-    bounds = (
-        x.issue,
-        load,
-        x.store,
-        x.dram_share * (load + x.store),
-        x.instructions,
-        x.stored,
-        (x.busy + load + x.load_latency) / 2 if waits and load > 0 else 0.0,
-    )
-    period, which = 0.0, 0
-    for i in range(len(bounds)):
-        if bounds[i] > period:
-            period, which = bounds[i], i
-    return period, which
+def _transfers(words, word_bytes, size_bytes, runs, instructions, overhead, dram_s, axi_bytes, core, memory, k):
+    """`words` take a core cycle each, or as many as they are beats; a beat passes the FIFO between the clocks, one in a cycle of either."""
+    bus_s = size_bytes / axi_bytes * max(core, memory) + k.run * runs * memory
+    service_s = max(words * max(1.0, word_bytes / axi_bytes) * core, bus_s, dram_s * k.dram) + instructions * overhead * core
+    return _Transfers(service_s, bus_s, dram_s * k.dram, float(instructions))
+
+
+@njit(cache=True)
+def _unevenness(pixels, block, issue, drain):
+    """How much longer the blocks of a stripe take than its steps or drains: a short last block is issued while a long one drains, and back."""
+    whole, rest = pixels // block, pixels % block
+    if whole == 0 or rest == 0:
+        return 1.0
+    slower = max(issue, drain)
+    pairs = max(issue * rest, drain * block) + max(issue * block, drain * rest)
+    return max(1.0, ((whole - 1) * block * slower + pairs) / (pixels * slower))
 
 
 @njit(cache=True)
@@ -232,44 +145,95 @@ def layer_cycles(
 ) -> LayerCycles:  # fmt: skip
     """`LayerCycles` of one layer, tiling (legal, with its traffic) and pair of clock periods; callable from other kernels."""
     core, memory = core_period_s, mem_period_s
-    p = plan(a, l, t)
-    x = _loads(a, l, t, p, n, dram, core, memory, k)
-    steps, tiles = float(n.computes), float(n.output_tiles)
-    store_latency = k.store_latency_core * core + k.store_latency_memory * memory + dram.latency_s
+    p, count = plan(a, l, t), instruction_counts(a, l, t, n)
+    steps, tiles, beat = float(n.computes), float(n.output_tiles), float(a.axi_bytes)
     load_latency = k.load_latency_core * core + k.load_latency_memory * memory + dram.latency_s
+    store_latency = k.store_latency_core * core + k.store_latency_memory * memory  # a write is answered when the controller has it
 
-    last_block_drain = n.pixel_drains / max(1, n.blocks)
-    issue = (max(n.pixel_steps, n.pixel_drains) / steps + k.step) * core
-    busy = issue + (k.tail + last_block_drain) * core
-    stored = (busy + x.store / tiles + store_latency) / 2 * tiles / steps
-    dram_share = dram.total_s * k.dram / (x.activation + x.weight + x.parameter + x.store)
-    step = _Step(issue, busy, x.store / steps, dram_share, DISPATCH_CYCLES * n.instructions / steps * core, stored, load_latency)
+    # All transfers of the layer.
+    word, weight_word = a.lanes * a.activation_bits / 8, a.lanes * a.weight_bits / 8
+    side_by_side = max(1.0, min(beat // weight_word, float(a.cols)))
+    activations = _transfers(
+        n.activation_load_words, word, n.activation_read_bytes, n.activation_runs, count.activation_loads, k.load_instruction, dram.activation_s,
+        beat, core, memory, k,
+    )  # fmt: skip
+    weights = _transfers(
+        n.weight_load_words / side_by_side, side_by_side * weight_word, n.weight_read_bytes, n.weight_runs, count.weight_loads, k.load_instruction,
+        dram.weight_s, beat, core, memory, k,
+    )  # fmt: skip
+    parameters = _transfers(
+        n.parameter_load_words, PARAMETER_BYTES, n.parameter_read_bytes, n.parameter_runs, n.parameter_runs, k.load_instruction, dram.parameter_s,
+        beat, core, memory, k,
+    )  # fmt: skip
+    outputs = _transfers(
+        n.output_store_words, word, n.output_write_bytes, n.output_runs, count.stores, k.store_instruction, dram.output_s, beat, core, memory, k
+    )  # fmt: skip
+    alone_s = activations.dram_s + weights.dram_s + parameters.dram_s + outputs.dram_s + dram.program_s * k.dram
+    mixed = dram.in_time_s * k.dram / max(1e-30, alone_s)
+    # Padding is written while a load behind it waits for its data.
+    fill_s = (n.fill_words + k.load_instruction * count.fills) * core / n.activation_loads
+    last_fill_s = fill_s * n.activation_loads / max(count.fills, 1.0)
+    behind_fill = min(1.0, count.fills / n.activation_loads) * min(1.0, count.activation_loads / n.activation_loads)
 
-    # The inner loop's tiles, if they all fit into the banks, are loaded in the first round of the outer loop only.
-    # The outer loop's tiles are loaded ahead, in pieces that not every step has.
-    weights_outer = t.order == WEIGHTS_OUTER
-    rounds, inner_hold = (p.k_tiles, p.activations_hold) if weights_outer else (p.spatial_tiles, p.weights_hold)
-    inner, outer = (x.activation, x.weight + x.parameter) if weights_outer else (x.weight + x.parameter, x.activation)
-    outer_loads, pieces = (n.weight_loads, n.weight_runs) if weights_outer else (n.activation_loads, x.activation_instructions)
-    first_load = x.activation / max(1, n.activation_loads) + x.weight / max(1, n.weight_loads) + x.parameter / max(1, n.parameter_runs)
-    with_piece = min(1.0, max(0.0, pieces - pieces / outer_loads) / max(1.0, steps - 1))
-    piece = outer * (1 - 1 / outer_loads) / max(1.0, steps - 1) / max(with_piece, 1e-12)
+    # What each step has: computing, stores, its part of the instructions and, once the sequencer's window is full, of their fetch.
+    issue, drain = n.pixel_steps / steps, n.pixel_drains / steps
+    compute = (max(issue, drain) * _unevenness(t.tile_h * t.tile_w, a.acc_depth, issue, drain) + k.step) * core
+    busy = compute + (min(issue, drain) / max(1.0, n.blocks / steps) + k.tail) * core
+    store, tile_stores = outputs.service_s / tiles, count.stores / tiles
+    store_pause = max(0.0, store_latency - store / tile_stores) / STORES_OPEN * tile_stores
+    storing, stored = (store + store_pause) * tiles / steps, (busy + store + store_latency) / 2 * tiles / steps
+    dispatch = k.dispatch * n.instructions / steps * core
+    program_s = max(n.program_read_bytes / beat * max(core, memory), dram.program_s * k.dram)
+    ahead = min(1.0, _program_window(a.rows) / n.instructions)
+    fetch, fetch_dram = (1 - ahead) * program_s / steps, (1 - ahead) * dram.program_s * k.dram / steps
 
-    # The load of a step goes on while the step before computes. The first step's load is alone, the last step has none beside it,
-    # the second step's load does not wait for a COMPUTE.
-    total, bound = k.start * core + load_latency + first_load, 0
-    first_round = steps / rounds
-    for later in range(2):
-        slots = steps - first_round if later else first_round - 1
-        if slots <= 0:
-            continue
-        tile = (0.0 if later else inner / first_round) if inner_hold == ALL and rounds > 1 else inner / steps
-        plain, plain_bound = _period(step, tile, True)
-        loaded, loaded_bound = _period(step, tile + piece, True)
-        total += slots * ((1 - with_piece) * plain + with_piece * loaded)
-        if not later:
-            total -= with_piece * (loaded - _period(step, tile + piece, False)[0]) + (1 - with_piece) * (plain - _period(step, tile, False)[0])
-        if 2 * slots >= steps - 1:
-            bound = loaded_bound if with_piece > 0.5 else plain_bound
-    total += busy + x.store / tiles + store_latency
-    return LayerCycles(total / core, steps * issue / core, (total - steps * issue) / core, bound)
+    # What is loaded beside a step: a tile of the inner loop's operand where it needs a new one, a piece of the outer loop's.
+    weights_outer, split = t.order == WEIGHTS_OUTER, p.c_parts > 1
+    inner, outer = (activations, weights) if weights_outer else (weights, activations)
+    inner_loads, outer_loads = (n.activation_loads, n.weight_loads) if weights_outer else (n.weight_loads, n.activation_loads)
+    slots = steps - 1  # the first step's load is alone
+    inner_slots = min(slots, inner_loads - 1.0)
+    pieces = (float(outer_loads) if split else outer.instructions) * (1 - 1 / outer_loads)
+    with_piece = min(1.0, pieces / slots) if slots > 0 else 0.0
+    parameter_share = (1 - 1 / n.parameter_runs) / max(1.0, slots)
+
+    total, bound, longest = 0.0, 0, 0.0
+    for has_inner in range(2):
+        # How much of the two steps from a COMPUTE to the loads that wait for it and to the COMPUTE that waits for these each load takes up.
+        chained = 0.5 if has_inner or split or with_piece == 0 else min(1.0, max(0.5, (1 - with_piece) / with_piece))
+        plain = 0.0
+        for has_piece in range(2):
+            number = (inner_slots if has_inner else slots - inner_slots) * (with_piece if has_piece else 1 - with_piece)
+            if number <= 0:
+                continue
+            inner_share = has_inner / inner_loads
+            outer_share = (1 - 1 / outer_loads) / (slots * with_piece) if has_piece else 0.0
+            service = inner.service_s * inner_share + outer.service_s * outer_share + parameters.service_s * parameter_share
+            waits = inner.instructions * inner_share + outer.instructions * outer_share + parameters.instructions * parameter_share
+            bus = inner.bus_s * inner_share + outer.bus_s * outer_share + parameters.bus_s * parameter_share + fetch
+            dram_s = inner.dram_s * inner_share + outer.dram_s * outer_share + parameters.dram_s * parameter_share + outputs.dram_s / steps + fetch_dram
+            tile_share = (inner_share if weights_outer else outer_share) * n.activation_loads
+            behind = behind_fill if tile_share > 0 else 0.0
+            gap = k.load_gap * max(0.0, load_latency - service / max(waits, 1.0))
+            pauses = (1 - behind) * waits * gap + behind * (max(0.0, load_latency - last_fill_s) + max(0.0, waits - 1) * gap)
+            loads = service + fill_s * tile_share + k.program * fetch
+            chain = busy + loads + max(pauses, min(1.0, waits) * load_latency) if has_inner or has_piece else 0.0
+            bounds = (
+                compute, loads + pauses, storing, max(bus, mixed * dram_s), dispatch, stored, chained * chain - (2 * chained - 1) * plain
+            )  # fmt: skip
+            period, which = 0.0, 0
+            for i in range(len(bounds)):
+                if bounds[i] > period:
+                    period, which = bounds[i], i
+            plain = period
+            total += number * period
+            if number > longest:
+                bound, longest = which, number
+
+    first = activations.service_s / n.activation_loads + weights.service_s / n.weight_loads + parameters.service_s / n.parameter_runs + fill_s
+    waits = activations.instructions / n.activation_loads + weights.instructions / n.weight_loads + 1.0
+    pauses = max(0.0, waits * k.load_gap * max(0.0, load_latency - first / waits) - load_latency)
+    total += k.start * core + load_latency + max(load_latency, ahead * program_s) + first + pauses
+    last_pause = store_pause * max(0.0, 1 - STORES_OPEN / tile_stores)
+    total += busy + store + last_pause + store_latency
+    return LayerCycles(total / core, steps * compute / core, (total - steps * compute) / core, bound)

@@ -18,24 +18,29 @@ from hw.errors import ConfigError
 
 
 def fit(
-    *, corners_csv: Path, paths_csv: Path, cycles_csv: Path | None, out: Path, process: str | None = None, layout: str | None = None,
-    held_out: Sequence[str] = (), in_turn: bool = True, progress: Callable[[str], None] = lambda _: None,
+    *, corners_csv: Path, paths_csv: Path, cycles_csv: Sequence[Path] = (), fresh_cycles_csv: Path | None = None, out: Path, process: str | None = None,
+    layout: str | None = None, held_out: Sequence[str] = (), in_turn: bool = True, progress: Callable[[str], None] = lambda _: None,
 ) -> FittedModel:  # fmt: skip
     """Fit the tables, validate, write the model to `out` and return it.
 
     The designs `held_out` take no part in any fit and validate it; with `in_turn` every other whole design is left out once, too, which
     sets the width of the intervals. The tables may hold one technology, process and layout, or the ones to use are named. Without
-    `cycles_csv` the model has no cycles. Raises `ConfigError` for a table that cannot be used and `ModelError` for a fit that fails.
+    `cycles_csv` the model has no cycles; `fresh_cycles_csv` are cases that only validate them. Raises `ConfigError` for a table that cannot be
+    used and `ModelError` for a fit that fails.
     """
     tables = Tables.read(corners_csv, paths_csv, process=process, layout=layout)
     unknown = set(held_out) - set(tables.corners["design"])
     if unknown:
         raise ConfigError(f"held-out designs must be in the table, not {min(unknown)!r} ({corners_csv}); measure it or hold out others")
-    cycles, cycles_from = read_table(Path(cycles_csv), CYCLE_COLUMNS) if cycles_csv is not None else (None, None)
+    cycles = {Path(path): read_table(Path(path), CYCLE_COLUMNS) for path in cycles_csv}
+    fresh = read_table(fresh_cycles_csv, CYCLE_COLUMNS)[0] if fresh_cycles_csv is not None else None
 
     seen = tables.without(held_out)
     model = fit_corners(seen, progress=progress)
-    cycle_model, comparisons = (None, ()) if cycles is None else fit_cycles(cycles, held_out=held_out, progress=progress)
+    cycle_model, comparisons = None, ()
+    if cycles:
+        rows = pd.concat([rows for rows, _ in cycles.values()], ignore_index=True)
+        cycle_model, comparisons = fit_cycles(rows, held_out=held_out, fresh=fresh, progress=progress)
     if in_turn:
         progress("designs left out in turn")
         errors = designs_in_turn(seen, model)
@@ -44,8 +49,7 @@ def fit(
     progress("validation")
     comparisons += compare(held_out_errors(tables, held_out, model), "held-out designs", model)
     sources = [_source(corners_csv, tables.corners, tables.corners_from), _source(paths_csv, tables.paths, tables.paths_from)]
-    if cycles is not None:
-        sources.append(_source(cycles_csv, cycles, cycles_from))
+    sources += [_source(path, rows, origin) for path, (rows, origin) in cycles.items()]
     model = model.model_copy(update={"validation": comparisons, "cycles": cycle_model, "sources": tuple(sources)})
     write_model(model, Path(out))
     return model

@@ -1,6 +1,7 @@
 """An independent reference for the cycle model: emitted instructions, one by one, through three engines with tokens.
 
-Plain Python over the instruction stream (what RTL does too), with made-up latencies. Nothing of `fit` or of the tiling formulas is used.
+Plain Python over the instruction stream (what RTL does too), with made-up latencies. The load engine has two instructions in hand, the store
+engine four; the program costs nothing to fetch. Nothing of `fit` or of the tiling formulas is used.
 """
 
 from collections import defaultdict, deque
@@ -11,6 +12,9 @@ from hw.isa import Engine, Opcode, Target, decode
 ENGINES = {
     Opcode.LOAD: Engine.LOAD, Opcode.FILL: Engine.LOAD, Opcode.CONFIGURE: Engine.COMPUTE, Opcode.COMPUTE: Engine.COMPUTE, Opcode.STORE: Engine.STORE,
 }  # fmt: skip
+
+
+IN_HAND = {Engine.LOAD: 2, Engine.STORE: 4}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +39,7 @@ def core_cycles(program, truth: Truth) -> float:
     tokens: dict[tuple[Engine, Engine], deque] = defaultdict(deque)
     free = dict.fromkeys(Engine, truth.start)
     data_end = {Engine.LOAD: 0.0, Engine.STORE: 0.0}
+    in_hand = {Engine.LOAD: deque([0.0] * IN_HAND[Engine.LOAD]), Engine.STORE: deque([0.0] * IN_HAND[Engine.STORE])}  # when each is done
     done_last, geometry = truth.start, {}
     for opcode, f in stream:
         if opcode == Opcode.END:
@@ -55,6 +60,7 @@ def core_cycles(program, truth: Truth) -> float:
             free[engine] = issue_end
             done = issue_end + truth.tail + min(pixels, config.array.acc_depth) * drain
         else:
+            begin = max(begin, in_hand[engine].popleft())
             runs = f["count1"] * f["count2"]
             word = config.output_word_bytes if opcode == Opcode.STORE else _item_bytes(config, f["target"])
             items = f["run_words"] * runs
@@ -71,6 +77,7 @@ def core_cycles(program, truth: Truth) -> float:
                 data_end[engine] = max(begin, data_end[engine]) + max(bank, axi) + truth.instruction
                 free[engine] = data_end[engine]
                 done = data_end[engine] + latency
+            in_hand[engine].append(done)
         for to in Engine:
             if f[f"signal_{to.name.lower()}"]:
                 tokens[engine, to].append(done)

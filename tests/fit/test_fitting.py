@@ -36,7 +36,7 @@ def written(folder, frame, paths) -> dict:
     """The arguments of `fit` that name the tables, written into `folder`."""
     write_table(frame, CORNER_COLUMNS, folder / "corners.csv", FROM)
     write_table(paths, PATH_COLUMNS, folder / "paths.csv", FROM)
-    return {"corners_csv": folder / "corners.csv", "paths_csv": folder / "paths.csv", "cycles_csv": None}
+    return {"corners_csv": folder / "corners.csv", "paths_csv": folder / "paths.csv"}
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,135 @@
+"""What a layer asks of the DRAM and of the load and store engines: the DRAM's time by itself for each kind of transfer, and how many instructions."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from hw.dram import DramController, DramPart, dram_transfer, read_latency_s
+from hw.lowering import LoweredLayer
+from hw.tiling import Architecture, Tiling, Traffic, measure_arrays
+
+
+class DramTimes(NamedTuple):
+    """The DRAM's time for each kind of transfer of a layer by itself (stores without what the controller's queue has taken when
+    the layer ends) and for all of it together, and the latency of a read, s; zero for an ideal memory."""
+
+    activation_s: float
+    weight_s: float
+    parameter_s: float
+    output_s: float
+    program_s: float
+    total_s: float
+    latency_s: float
+    in_time_s: float
+    """`total_s` without the writes that the controller's queue has taken when the layer ends."""
+
+
+class Instructions(NamedTuple):
+    """LOADs of activations, FILLs, LOADs of weights, and STOREs of a layer; parameters have `Traffic.parameter_runs`."""
+
+    activation_loads: float
+    fills: float
+    weight_loads: float
+    stores: float
+
+
+def instructions(a: Architecture, l: LoweredLayer, t: Tiling, n: Traffic) -> Instructions:  # noqa: E741
+    """`Instructions` of a layer; numbers or arrays that broadcast.
+
+    There is a STORE for every working stripe of every tile, and a FILL for the rows of every stripe above and below the image
+    and for the columns of every tile beside it.
+    """
+    y_tiles, x_tiles = -(-l.out_h // (a.rows * t.tile_h)), -(-l.out_w // t.tile_w)
+    left = l.out_h - (y_tiles - 1) * a.rows * t.tile_h
+    tile_h = np.minimum(t.tile_h, -(-left // a.rows))
+    stripes = (y_tiles - 1) * a.rows + np.minimum(a.rows, -(-left // tile_h))  # the last row of tiles is shared out again
+    stores = stripes * x_tiles * n.output_tiles / (y_tiles * x_tiles)
+    weights = l.product * n.weight_loads + (1 - l.product) * n.weight_runs
+    below = (l.out_h - 1) * l.stride_h + (l.kernel_h - 1) * l.dilation + 1 - l.pad_top - l.in_h
+    beside = (l.out_w - 1) * l.stride_w + (l.kernel_w - 1) * l.dilation + 1 - l.pad_left - l.in_w
+    rows = np.minimum(stripes, -(-l.pad_top // (l.stride_h * t.tile_h))) + np.minimum(stripes, -(-np.maximum(below, 0) // (l.stride_h * t.tile_h)))
+    columns = np.minimum(x_tiles, -(-l.pad_left // (l.stride_w * t.tile_w))) + np.minimum(x_tiles, -(-np.maximum(beside, 0) // (l.stride_w * t.tile_w)))
+    both = n.instructions - 1 - n.computes - weights - n.parameter_runs - stores
+    fills = (rows / y_tiles + columns / x_tiles) * n.activation_loads
+    loads = np.minimum(np.maximum(both - fills, n.activation_loads), n.activation_runs)
+    return Instructions(loads, both - loads, weights, stores)
+
+
+instruction_counts = njit(cache=True)(instructions)
+"""The same for one layer, callable from other kernels."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DramUse:
+    """What a layer asks of the DRAM: bytes of whole DRAM bursts, and rows opened. Arrays."""
+
+    read_bytes: NDArray
+    write_bytes: NDArray
+    activates: NDArray
+
+
+def dram_times(part: DramPart | None, a: Architecture, l: LoweredLayer, t: Tiling, n: Traffic, controller: DramController | None = None) -> DramTimes:  # noqa: E741
+    """The times of `dram_use`; `part` None is a memory without limits of its own."""
+    if part is None:
+        zero = np.zeros(np.shape(n.instructions))
+        return DramTimes(*(zero for _ in DramTimes._fields))
+    return dram_use(part, a, l, t, n, controller)[0]
+
+
+def dram_use(
+    part: DramPart, a: Architecture, l: LoweredLayer, t: Tiling, n: Traffic, controller: DramController | None = None, *, channels: int = 1  # noqa: E741
+) -> tuple[DramTimes, DramUse]:  # fmt: skip
+    """`DramTimes` and `DramUse` of a layer's traffic over `channels`. Fields are numbers or arrays that broadcast.
+
+    A run takes whole DRAM bursts and AXI beats. Runs of one tile lie a row or a plane apart, so that several of them share a page: what
+    `hw.dram.dram_transfer` calls a run is all that is read of a page before the next one.
+    """
+    # What a run costs in bytes of whole bursts and beats is what it would move over a port as wide as the larger of both.
+    bursts = measure_arrays(a._replace(axi_bytes=np.maximum(a.axi_bytes, part.burst_bytes)), l, t)
+    loads, weights, parameters = bursts.activation_read_bytes, bursts.weight_read_bytes, bursts.parameter_read_bytes
+    stores = np.asarray(bursts.output_write_bytes)
+    queued = (controller or DramController()).queue_bursts * part.burst_bytes
+    waited_for = np.maximum(0, 1 - queued / np.maximum(stores, 1))  # what the queue has taken at the end is not waited for
+    count = instructions(a, l, t, n)
+    tile_loads, tile_stores = count.activation_loads / n.activation_loads, count.stores / n.output_tiles
+    rows_in = np.minimum(l.in_h, (np.asarray(t.tile_h) - 1) * l.stride_h + (l.kernel_h - 1) * l.dilation + 1)
+    rows_out = np.minimum(l.out_h, np.asarray(t.tile_h))
+    word_bytes = a.lanes * a.activation_bits / 8
+    load_pages = n.activation_loads * _pages(part, tile_loads, t.tile_c, l.in_plane_bytes, rows_in * np.asarray(l.in_row_bytes))
+    store_pages = n.output_tiles * _pages(part, tile_stores, np.asarray(t.tile_k) / a.lanes, l.out_plane_bytes, rows_out * np.asarray(l.out_row_bytes))
+    # A product's weights are vectors of the second operand, a pass after the other; others lie in the order in which they are loaded.
+    passes, plane = np.minimum(np.asarray(t.tile_k), l.k_per_group) / a.cols, l.k_per_group * word_bytes
+    product_pages = n.weight_loads * _pages(part, np.maximum(1, passes), t.tile_c, plane, a.cols * word_bytes)
+    weight_pages = np.where(l.product, product_pages, n.weight_runs)
+    program_pages = np.maximum(1, np.asarray(n.program_read_bytes) / part.geometry.page_bytes)
+
+    def alone(read=0.0, read_pages=1.0, write=0.0, write_pages=1.0):
+        lengths = (np.maximum(size, part.burst_bytes) / np.maximum(pages, 1) for size, pages in ((read, read_pages), (write, write_pages)))
+        read_run, write_run = (np.maximum(length, part.burst_bytes) for length in lengths)
+        sizes = {"read_bytes": read, "write_bytes": write, "read_run_bytes": read_run, "write_run_bytes": write_run}
+        return dram_transfer(part, **sizes, controller=controller, channels=channels)
+
+    reads, read_pages = loads + weights + parameters + n.program_read_bytes, load_pages + weight_pages + n.parameter_runs + program_pages
+    total = alone(reads, read_pages, stores, store_pages)
+    in_time = alone(reads, read_pages, stores * waited_for, store_pages * waited_for)
+    times = DramTimes(
+        activation_s=alone(loads, load_pages).time_s, weight_s=alone(weights, weight_pages).time_s, parameter_s=alone(parameters, n.parameter_runs).time_s,
+        output_s=alone(write=stores * waited_for, write_pages=store_pages * waited_for).time_s,
+        program_s=alone(n.program_read_bytes, program_pages).time_s, total_s=total.time_s,
+        latency_s=np.broadcast_to(read_latency_s(part, controller), np.shape(reads)), in_time_s=in_time.time_s,
+    )  # fmt: skip
+    return times, DramUse(read_bytes=reads, write_bytes=stores, activates=total.activates)
+
+
+def _pages(part: DramPart, sweeps, planes, plane_bytes, span_bytes) -> NDArray:
+    """Pages opened for a tile of `planes` planes that is moved in `sweeps`, each of which takes `span_bytes` of every plane.
+
+    Small planes share a page. A sweep finds the pages of the one before still open if there is a bank for each.
+    """
+    page = part.geometry.page_bytes
+    each = np.where(np.asarray(plane_bytes) < page, np.asarray(plane_bytes) / page, np.maximum(1, np.asarray(span_bytes) / page))
+    once = np.maximum(1, np.asarray(planes) * each)
+    return np.where(once <= part.geometry.banks, once, once * sweeps)
