@@ -96,6 +96,7 @@ class LayerCycles(NamedTuple):
 
 
 BOUNDS = ("compute", "load", "store", "dram", "instructions", "store latency", "load latency")
+LOAD, DRAM, MOSTLY = BOUNDS.index("load"), BOUNDS.index("dram"), 0.75
 STORES_OPEN = 4
 """STOREs whose answers may be outstanding."""
 PROGRAM_WINDOW, PROGRAM_WINDOW_A_ROW = 32, 8
@@ -226,6 +227,8 @@ def layer_cycles(
                 if bounds[i] > period:
                     period, which = bounds[i], i
             plain = period
+            if which == LOAD and max(bus, mixed * dram_s) > MOSTLY * period:
+                which = DRAM  # the load engine is the longest by its own overheads only
             total += number * period
             if number > longest:
                 bound, longest = which, number
