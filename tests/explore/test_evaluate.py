@@ -79,8 +79,8 @@ def test_a_layer_by_hand():
     assert got["core_energy_j"] == pytest.approx(core) and got["core_leakage_energy_j"] == pytest.approx(leakage)
     assert got["memory_side_energy_j"] == pytest.approx(memory)
 
-    # Energy of the DRAM. Everything read lies in 1 + 1 + 1 + 8/4 runs; it is in standby while it is busy and powers down for the rest.
-    transfer = dram_transfer(part, read_bytes=512, write_bytes=128, read_run_bytes=512 / 5, write_run_bytes=128)
+    # Energy of the DRAM. Everything read lies in 1 + 1 + 1 + 1 pages; it is in standby while it is busy and powers down for the rest.
+    transfer = dram_transfer(part, read_bytes=512, write_bytes=128, read_run_bytes=512 / 4, write_run_bytes=128)
     busy = float(transfer.time_s)
     assert busy < seconds
     assert got["dram_core_energy_j"] == pytest.approx(transfer.activates * part.activate_j + 8 * (512 * part.read_j_per_bit + 128 * part.write_j_per_bit))
