@@ -15,7 +15,7 @@ from hw.tiling import Traffic
 
 LONGEST_S, SHORTEST_S = 1 / 100e3, 1 / 20e9
 """Core clock periods that curves cover."""
-MAX_KNOTS = 12
+MAX_KNOTS = 20
 TOLERANCE = 1e-4
 """Relative error at which a straight piece is taken as found."""
 _STEP = 1e-4

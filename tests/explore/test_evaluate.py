@@ -109,7 +109,7 @@ def test_the_chosen_tilings_are_nearly_the_best(core_hz):
                 least = min(least, layer_s(a, l, t, n, times, 1 / core_hz, 1 / 800e6, k))
             worse.append(found[i, j] / least)
     worse = np.array(worse)
-    assert worse.min() >= 1 - 2e-4 and worse.mean() < 1.01 and worse.max() < 1.15, (worse.mean(), worse.max())
+    assert worse.min() >= 1 - 2e-4 and worse.mean() < 1.02 and worse.max() < 1.25, (worse.mean(), worse.max())
 
 
 def test_curves_are_the_cycle_model():
