@@ -168,10 +168,14 @@ def search_all(
 
 
 def coefficients(model: FittedModel) -> Coefficients:
-    """Those of the cycle model; `ModelError` if the model has none."""
+    """Those of the cycle model; `ModelError` if the model has none, or others."""
     if model.cycles is None:
         raise ModelError("model must hold fitted cycles, and does not; fit it with the table of cycles")
-    return Coefficients(**{p.name: p.value for p in model.cycles.parameters})
+    found = {p.name: p.value for p in model.cycles.parameters}
+    if differing := found.keys() ^ set(Coefficients._fields):
+        names = ", ".join(sorted(differing))
+        raise ModelError(f"cycle coefficients of the model must be those of fit/cycles.py, and differ in {names}; run `voltfront fit` again")
+    return Coefficients(**found)
 
 
 class Chip(NamedTuple):

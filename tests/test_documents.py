@@ -33,6 +33,7 @@ NOT_RUN = {
     r"voltfront explore --space small": "minutes on the real model; the tutorial explores a space of its own",
     r"python -m (benchmarks|flow|hw.verify|fit)\..*|python benchmarks/.*": "campaigns, minutes to hours",
     r"voltfront verify .*": "minutes to hours; tests/explore/test_verification.py runs it on a small design",
+    r"python tests/(robustness|torture)\.py .*": "campaigns, minutes to hours",
     r"python -m pytest .*": "the tests themselves",
     r"python -m explore.reference": "writes into docs; tests/test_rooms.py compares what it would write",
 }

@@ -264,3 +264,9 @@ def test_a_rail_that_is_none_is_refused():
     for value in (0.0, -1.0, float("nan")):
         with pytest.raises(ConfigError, match="sram_vdd_v must be above 0"):
             conditions(sram_vdd_v=value)
+
+
+def test_a_model_with_other_cycle_coefficients_is_refused():
+    older = model().cycles.model_copy(update={"parameters": model().cycles.parameters[1:]})
+    with pytest.raises(ModelError, match=f"differ in {model().cycles.parameters[0].name}; run `voltfront fit` again"):
+        coefficients(model().model_copy(update={"cycles": older}))
