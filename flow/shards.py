@@ -107,7 +107,7 @@ def assemble(shards: Sequence[Shard], *, technology: str, tables: Path) -> tuple
     if not shards:
         raise ConfigError(f"shards of technology {technology} must exist, not be none; run `voltfront characterize`")
     provenance = Provenance(
-        commit=" ".join(sorted({shard.commit for shard in shards})), command=" ".join(sorted({shard.command for shard in shards})),
+        commit=" ".join(sorted({shard.commit for shard in shards})), command="; ".join(sorted({shard.command for shard in shards})),
         tools={name: version for shard in shards for name, version in shard.tools.items()},
         inputs={f"{name}:{shard.design}": value for shard in shards for name, value in shard.inputs.items() if name != "technology"}
         | {f"technology:{technology}": value for shard in shards for name, value in shard.inputs.items() if name == "technology"},
