@@ -1,12 +1,12 @@
 """A point of an exploration's front, as the design that the generator takes."""
 
-import json
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from explore.points import POINT_COLUMNS, POINTS_VERSION
+from explore.points import POINT_COLUMNS, read_run, read_table
 from explore.space import AXES, FIXED, Architectures, DesignSpace
 from hw.config import AcceleratorConfig
 from hw.errors import ConfigError
@@ -19,7 +19,7 @@ def choose_point(folder: Path, network: str | None = None, batch: int | None = N
 
     Raises `ConfigError` for an exploration that is absent or of another version, and for names that are not in it.
     """
-    points = _read(folder)
+    points = read_table(folder, "pareto", POINT_COLUMNS)
     points = _only(points, "network", points["network"].iloc[0] if network is None else network)
     points = _only(points, "batch", points["batch"].iloc[0] if batch is None else batch)
     if architecture is not None:
@@ -29,28 +29,18 @@ def choose_point(folder: Path, network: str | None = None, batch: int | None = N
     return {name: value.item() if isinstance(value, np.generic) else value for name, value in points.loc[merit.idxmax()].items()}
 
 
-def design_of(folder: Path, point: dict) -> AcceleratorConfig:
+def design_of(folder: Path, point: Mapping) -> AcceleratorConfig:
     """The design of a point of the exploration in `folder`."""
-    try:
-        run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        space = parse(DesignSpace, run["space"], str(folder / "run.json"))
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise ConfigError(f"exploration must have a readable run.json, not {error} ({folder}); run `voltfront explore` again") from None
+    return architecture_of(read_run(folder), point)
+
+
+def architecture_of(run: Mapping, point: Mapping) -> AcceleratorConfig:
+    """The design of a point (`POINT_COLUMNS`) of the exploration whose record is `run`; raises `ConfigError` if that has no space."""
+    if "space" not in run:
+        raise ConfigError("record of the exploration must have its space, not lack it (run.json); run `voltfront explore` again")
+    space = parse(DesignSpace, run["space"], "run.json")
     values = {name: np.array([int(point[name])]) for name in AXES} | {name: np.array([getattr(space, name)]) for name in FIXED}
     return Architectures(values=values, index=np.zeros(1, dtype=np.int64)).config(0)
-
-
-def _read(folder: Path) -> pd.DataFrame:
-    path = folder / "pareto.csv"
-    try:
-        points = pd.read_csv(path)
-    except FileNotFoundError:
-        raise ConfigError(f"exploration must exist, not be absent ({path}); run `voltfront explore`") from None
-    except ValueError as error:
-        raise ConfigError(f"exploration must be a table, not {' '.join(str(error).split())} ({path}); run `voltfront explore` again") from None
-    if list(points) != list(POINT_COLUMNS) or points.empty or set(points["points_version"]) != {POINTS_VERSION}:
-        raise ConfigError(f"exploration must have the columns of version {POINTS_VERSION}, and has not ({path}); run `voltfront explore` again")
-    return points
 
 
 def _only(points: pd.DataFrame, column: str, value: object) -> pd.DataFrame:

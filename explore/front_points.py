@@ -1,6 +1,5 @@
 """Points of an exploration's Pareto front, ready to be built: which ones to take, and what was predicted of each."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,15 +9,14 @@ import pandas as pd
 
 from explore.exploration import default_cases
 from explore.frames import ORDERS
-from explore.points import LAYER_COLUMNS, POINT_COLUMNS, POINTS_VERSION
-from explore.space import AXES, FIXED, Architectures, DesignSpace
+from explore.front_design import architecture_of
+from explore.points import LAYER_COLUMNS, POINT_COLUMNS, POINTS_VERSION, read_run, read_table
 from fit.validation import CORNER
 from flow.cache import file_hash
 from flow.corner import Corner
 from hw.config import AcceleratorConfig
 from hw.errors import ConfigError
 from hw.layers import LayerShape, Network, load_network
-from hw.settings import parse
 from hw.tiling import Tiling
 
 
@@ -67,8 +65,6 @@ class Front:
     def point(self, row: int) -> Point:
         """The point in that row of `points`, with its layers."""
         p = self.points.iloc[row]
-        space = parse(DesignSpace, self.run["space"], "run.json")
-        values = {name: np.array([p[name]], dtype=np.int64) for name in AXES} | {name: np.array([getattr(space, name)], dtype=np.int64) for name in FIXED}
         own = self.layers[(self.layers["architecture"] == p["architecture"]) & (self.layers["vdd_v"] == p["vdd_v"])].drop_duplicates("layer")
         if own.empty:
             raise ConfigError(f"layers.csv must hold the layers of {p['architecture']} at {p['vdd_v']:g} V, not none of them; run `voltfront explore` again")
@@ -81,7 +77,7 @@ class Front:
             for _, r in own.iterrows()
         )  # fmt: skip
         return Point(
-            config=Architectures(values=values, index=np.zeros(1, dtype=np.int64)).config(0), network=p["network"], batch=int(p["batch"]),
+            config=architecture_of(self.run, p), network=p["network"], batch=int(p["batch"]),
             corner=Corner(process=p["process"], **{name: float(p[name]) for name in CORNER}), freq_hz=float(p["freq_hz"]),
             mem_clk_hz=float(p["mem_clk_hz"]), dram=p["dram"], throughput_ips=float(p["throughput_ips"]), efficiency_gops_w=float(p["efficiency_gops_w"]),
             layers=layers,
@@ -94,15 +90,10 @@ def read_front(folder: Path, model_path: Path, network: str | None = None, batch
     Raises `ConfigError` if there is no such exploration or case, or it was made with another model than that at `model_path`, and for a DRAM that
     the simulator has no match for.
     """
-    try:
-        run = json.loads((folder / "run.json").read_text(encoding="utf-8"))
-        points, layers = (pd.read_csv(folder / f"{name}.csv") for name in ("pareto", "layers"))
-    except FileNotFoundError as error:
-        raise ConfigError(f"exploration must exist, not be absent ({error.filename}); run `voltfront explore`") from None
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"exploration must be readable, not {' '.join(str(error).split())} ({folder}); run `voltfront explore` again") from None
-    if run.get("points_version") != POINTS_VERSION or list(points) != list(POINT_COLUMNS) or list(layers) != list(LAYER_COLUMNS):
-        raise ConfigError(f"exploration must be of version {POINTS_VERSION} with its documented columns ({folder}); run `voltfront explore` again")
+    run = read_run(folder)
+    if run.get("points_version") != POINTS_VERSION:
+        raise ConfigError(f"exploration must be of version {POINTS_VERSION}, not {run.get('points_version')!r} ({folder}); run `voltfront explore` again")
+    points, layers = read_table(folder, "pareto", POINT_COLUMNS), read_table(folder, "layers", LAYER_COLUMNS)
     if run["inputs"]["model"] != file_hash(model_path):
         raise ConfigError(f"model must be the one that was explored, not another ({model_path}); run `voltfront explore` again")
     known = {case.network.name: case for case in default_cases()}

@@ -1,5 +1,12 @@
 """Exploration points: what every column means. One row is an architecture at an operating point, running a network."""
 
+import json
+from pathlib import Path
+
+import pandas as pd
+
+from hw.errors import ConfigError
+
 POINTS_VERSION = 2
 
 _HARDWARE = "see hw.config"
@@ -96,3 +103,31 @@ ARCHITECTURE_COLUMNS: dict[str, str] = {
     "effectiveness_<network>_b<batch>": "DVFS effectiveness in that case; not a number where a layer fits no tiling",
 }  # fmt: skip
 """Columns of `architectures.parquet`: every architecture that was evaluated."""
+
+
+def read_run(folder: Path) -> dict:
+    """The record run.json of the exploration in `folder`; raises `ConfigError` if there is none, or it is damaged."""
+    path = folder / "run.json"
+    try:
+        run = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"exploration must exist, not be absent ({path}); run `voltfront explore`") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise ConfigError(f"record of the exploration must be readable JSON ({path}): {' '.join(str(error).split())}; run `voltfront explore`") from None
+    if not isinstance(run, dict):
+        raise ConfigError(f"record of the exploration must be a mapping, not {type(run).__name__} ({path}); run `voltfront explore` again")
+    return run
+
+
+def read_table(folder: Path, name: str, columns: dict[str, str]) -> pd.DataFrame:
+    """The table `<name>.csv` of the exploration in `folder`; raises `ConfigError` if it is absent, empty, damaged, or of another version."""
+    path = folder / f"{name}.csv"
+    try:
+        table = pd.read_csv(path)
+    except FileNotFoundError:
+        raise ConfigError(f"exploration must exist, not be absent ({path}); run `voltfront explore`") from None
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"exploration must be a table, not {' '.join(str(error).split())} ({path}); run `voltfront explore` again") from None
+    if list(table) != list(columns) or table.empty or ("points_version" in columns and set(table["points_version"]) != {POINTS_VERSION}):
+        raise ConfigError(f"exploration must have the columns of version {POINTS_VERSION}, and has not ({path}); run `voltfront explore` again")
+    return table

@@ -4,14 +4,13 @@ The page holds plotly.js, points to explore, the figures' data and a table besid
 loading anything. All text from files is escaped.
 """
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
 from explore.figures import PALETTE, Chart
-from explore.points import LAYER_COLUMNS, POINT_COLUMNS, POINTS_VERSION
+from explore.points import LAYER_COLUMNS, POINT_COLUMNS, POINTS_VERSION, read_run
 from explore.report_charts import (
     CASE,
     ENERGIES,
@@ -47,7 +46,7 @@ def write_report(*, explore_dir: Path, model_path: Path, out_dir: Path, headline
     pareto = _read_points(explore_dir / "pareto.csv")
     dvfs = _read_points(explore_dir / "dvfs.csv", ("sweep", "effectiveness"))
     layers = _read(explore_dir / "layers.csv", tuple(LAYER_COLUMNS))
-    run = _read_run(explore_dir / "run.json")
+    run = read_run(explore_dir)
     model = read_model(model_path)
     commit = ", ".join(sorted({str(name)[:12] for name in ([run["commit"]] if "commit" in run else [source.commit for source in model.sources])}))
     taken: set[str] = set()
@@ -119,16 +118,6 @@ def _read_points(path: Path, more: tuple[str, ...] = ()) -> pd.DataFrame:
             f"parts of the energy must add up to {whole:.4g} J, not {found:.4g} J ({path}, row {wrong.idxmax() + 2}); run `voltfront explore` again"
         )
     return points
-
-
-def _read_run(path: Path) -> dict:
-    try:
-        run = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ConfigError(f"record of the exploration must be readable JSON ({path}): {' '.join(str(error).split())}; run `voltfront explore`") from None
-    if not isinstance(run, dict):
-        raise ConfigError(f"record of the exploration must be a mapping, not {type(run).__name__} ({path}); run `voltfront explore` again")
-    return run
 
 
 def _case(key: tuple, pareto: pd.DataFrame, dvfs: pd.DataFrame, layers: pd.DataFrame, model: FittedModel, commit: str, taken: set[str]) -> CaseResults:

@@ -65,7 +65,7 @@ def main() -> None:
     def explored(name: str, **options) -> pd.DataFrame:
         print(f"study: {name}", file=sys.stderr, flush=True)
         options = {"model_path": MODEL, "space": SPACE, "dram": DRAM, "cases": cases} | options
-        return summary(explore_all(out=BUILD / name.replace(" ", "_").replace("/", "_"), workers=1, command=COMMAND, **options))
+        return summary(explore_all(out=_path(name), workers=1, command=COMMAND, **options))
 
     base, free = explored("base"), explored("free memory", free_memory=True)
     parts = {part: base if part == DRAM else explored(part, dram=part) for part in dram_parts()}
@@ -77,18 +77,21 @@ def main() -> None:
     write_text_whole(PAGE, page(base, free, parts, changed))
 
 
+def _path(name: str) -> Path:
+    return BUILD / name.replace(" ", "_").replace("/", "_")
+
+
 def variant(model: FittedModel, constant: Constant, factor: float, name: str) -> dict:
     """Options of `explore_all` with the constant multiplied by `factor`."""
     if constant.model is not None:
-        path = BUILD / f"{name.replace(' ', '_').replace('/', '_')}.json"
+        path = _path(name).with_name(f"{_path(name).name}.json")
         write_model(constant.model(model, factor), path)
         return {"model_path": path}
     data = yaml.safe_load((PARTS_DIR / f"{DRAM}.yaml").read_text(encoding="utf-8"))
     for key in constant.interface:
         data["interface"][key][0] *= factor
-    path = BUILD / f"{name.replace(' ', '_').replace('/', '_')}.yaml"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(yaml.safe_dump(data), encoding="utf-8")
+    path = _path(name).with_name(f"{_path(name).name}.yaml")
+    write_text_whole(path, yaml.safe_dump(data))
     return {"dram": str(path)}
 
 

@@ -4,10 +4,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 
 from explore.verification import HELD_OUT, Checked, CheckedLayer, beyond_held_out, comparisons
-from fit.explain import quantity_text
+from fit.explain import percent_text, quantity_text
 from fit.model import NORMAL_90, Comparison, FittedModel
 
 UNITS = {"fmax": "Hz", "energy per core cycle": "J", "leakage": "W", "area": "um2"}
@@ -90,8 +89,8 @@ def summary_text(model: FittedModel, checked: Sequence[Checked]) -> str:
     for c in comparisons(model, checked):
         of = held_out.get(c.quantity)
         known = (of.model.mean, of.model.worst) if of else (None, None)
-        cells = [f"{_percent(value):>{width}}" for value, width in ((c.model.mean, 7), (c.model.worst, 7), (known[0], 9), (known[1], 7))]
-        lines.append(f"{c.quantity:<22} {c.model.rows:>5} {' '.join(cells)} {_percent(c.interval_coverage, 0):>7}")
+        cells = [f"{percent_text(value):>{width}}" for value, width in ((c.model.mean, 7), (c.model.worst, 7), (known[0], 9), (known[1], 7))]
+        lines.append(f"{c.quantity:<22} {c.model.rows:>5} {' '.join(cells)} {percent_text(c.interval_coverage, 0):>7}")
     return "\n".join(lines)
 
 
@@ -132,8 +131,9 @@ def _summary(model: FittedModel, found: Sequence[Comparison]) -> str:
         verdict = "nothing was held out" if of is None else "larger: " + ", ".join(larger) if larger else "within"
         known = (of.model.mean, of.model.worst) if of else (None, None)
         cells = (
-            c.quantity, str(c.model.groups), str(c.model.rows), _percent(c.model.mean), _percent(known[0]), _percent(c.model.worst), _percent(known[1]),
-            _percent(c.interval_coverage, 0), _percent(c.half_width), verdict,
+            c.quantity, str(c.model.groups), str(c.model.rows),
+            percent_text(c.model.mean), percent_text(known[0]), percent_text(c.model.worst), percent_text(known[1]),
+            percent_text(c.interval_coverage, 0), percent_text(c.half_width), verdict,
         )  # fmt: skip
         rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows)
@@ -145,7 +145,7 @@ def _cycles(model: FittedModel, checked: Sequence[Checked]) -> str:
         p, measured = c.point, c.network_cycles
         cells = (
             p.config.name, str(p.config.multipliers), f"{p.corner.vdd_v:g}", f"{p.freq_hz / 1e6:.1f}", f"{p.throughput_ips:.4g}", f"{p.cycles:,.0f}",
-            f"{measured:,.0f}", _error(p.cycles, measured), _inside(p.cycles, measured, model.cycles.log_sd), _percent(c.simulated, 0),
+            f"{measured:,.0f}", _error(p.cycles, measured), _inside(p.cycles, measured, model.cycles.log_sd), percent_text(c.simulated, 0),
         )  # fmt: skip
         rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows)
@@ -186,7 +186,3 @@ def _inside(predicted: float, measured: float, log_sd: float) -> str:
 
 def _error(predicted: float, measured: float) -> str:
     return f"{100 * (predicted / measured - 1):+.1f} %"
-
-
-def _percent(value: float | None, digits: int = 1) -> str:
-    return "" if value is None or pd.isna(value) else f"{100 * value:.{digits}f} %"

@@ -31,11 +31,6 @@ def _log2(x: NDArray) -> NDArray:
     return np.log2(np.asarray(x, dtype=float))
 
 
-def _pipeline_part(p: Parameters) -> NDArray:
-    """Share of the multiply-add path that one pipeline stage holds."""
-    return 1 / (1 + np.asarray(p["multiplier_stages"], dtype=float))
-
-
 def _levels(p: Parameters) -> NDArray:
     """Levels of a processing element's adder tree."""
     return np.ceil(_log2(p["lanes"]))
@@ -62,14 +57,8 @@ TERMS = {
             function=lambda p: p["multiplier_stages"] * p["lanes"] * (p["activation_bits"] + p["weight_bits"]),
         ),
         Term(name="accumulators", formula="acc_depth acc_bits", function=lambda p: p["acc_depth"] * p["acc_bits"]),
-        Term(name="accumulator_word", formula="acc_bits", function=lambda p: 1.0 * p["acc_bits"]),
         Term(name="accumulator_select", formula="log2(2 acc_depth)", function=lambda p: _log2(2 * p["acc_depth"])),
         Term(name="carry", formula="log2(acc_bits)", function=lambda p: _log2(p["acc_bits"])),
-        Term(
-            name="multiply_depth", formula="log2(activation_bits weight_bits) / (1 + multiplier_stages)",
-            function=lambda p: _log2(p["activation_bits"] * p["weight_bits"]) * _pipeline_part(p),
-        ),
-        Term(name="tree_depth", formula="log2(lanes) / (1 + multiplier_stages)", function=lambda p: _log2(p["lanes"]) * _pipeline_part(p)),
         Term(
             name="products", formula="useful x lanes activation_bits weight_bits", statistic="useful",
             function=lambda p: p["lanes"] * p["activation_bits"] * p["weight_bits"],
@@ -118,13 +107,11 @@ TERMS = {
         Term(name="beat_wires", formula="side axi_data_bits", function=lambda p: p["side_um"] * p["axi_data_bits"]),
         Term(name="bank_rows", formula="min(words, 256)", function=lambda p: np.minimum(p["words"], 256.0)),
         Term(name="activation_word", formula="lanes activation_bits", function=lambda p: p["lanes"] * p["activation_bits"]),
-        Term(name="weight_word", formula="lanes weight_bits", function=lambda p: p["lanes"] * p["weight_bits"]),
         Term(name="broadcast", formula="cols lanes activation_bits", function=lambda p: p["cols"] * p["lanes"] * p["activation_bits"]),
         Term(name="drain", formula="cols acc_bits", function=lambda p: p["cols"] * p["acc_bits"]),
         Term(name="select_lines", formula="cols acc_depth", function=lambda p: p["cols"] * p["acc_depth"]),
         Term(name="cols_depth", formula="log2(cols)", function=lambda p: _log2(p["cols"])),
         Term(name="requantizers", formula="post_lanes acc_bits", function=lambda p: p["post_lanes"] * p["acc_bits"]),
-        Term(name="post_lanes", formula="post_lanes", function=lambda p: 1.0 * p["post_lanes"]),
         Term(name="rows", formula="rows", function=lambda p: 1.0 * p["rows"]),
         Term(name="cols", formula="cols", function=lambda p: 1.0 * p["cols"]),
         Term(name="rows_depth", formula="log2(2 rows)", function=lambda p: _log2(2 * p["rows"])),

@@ -1,5 +1,7 @@
 """The model in words: each law as an equation with its numbers, and the table of its errors."""
 
+import numpy as np
+
 from fit.laws import VOLTAGE_LAWS
 from fit.model import Comparison, ErrorSummary, FittedLaw, FittedModel, Number
 
@@ -12,6 +14,11 @@ def quantity_text(value: float, unit: str) -> str:
         return f"{value:.4g}{f' {unit}' if unit not in ('1', '') else ''}"
     scale, prefix = next(((s, p) for s, p in _SCALES if abs(value) >= s), _SCALES[-1])
     return f"{value / scale:.4g} {prefix}{unit}"
+
+
+def percent_text(value: float | None, digits: int = 1) -> str:
+    """The relative value in percent; empty for None or NaN."""
+    return "" if value is None or np.isnan(value) else f"{100 * value:.{digits}f} %"
 
 
 def number_text(number: Number) -> str:

@@ -9,11 +9,12 @@ import numpy as np
 import pandas as pd
 
 from fit.estimation import WHOLE
-from fit.explain import quantity_text
+from fit.explain import percent_text, quantity_text
 from fit.fitting import fit_corners
 from fit.model import Comparison, FittedModel, read_model
 from fit.tables import Tables
 from fit.validation import CORNER, QUANTITIES, compare, design_errors, designs_in_turn, held_out_errors
+from flow.files import write_text_whole, write_whole
 from flow.plan import load_plan
 
 COMMAND = "make validate"
@@ -102,8 +103,8 @@ def _errors_table(comparisons: Sequence[Comparison]) -> str:
     for c in comparisons:
         values = (c.model.mean, c.model.median, c.model.p90, c.model.worst)
         ideal = (c.ideal.mean, c.ideal.worst) if c.ideal else (None, None)
-        cells = [*map(_percent, values), f"{c.rank_correlation:.3f}" if c.rank_correlation is not None else "", _percent(c.interval_coverage, 0)]
-        rows.append(f"| {' | '.join([c.split, c.quantity, *cells, _percent(c.half_width), *(_percent(x, 0) for x in ideal)])} |")
+        cells = [*map(percent_text, values), f"{c.rank_correlation:.3f}" if c.rank_correlation is not None else "", percent_text(c.interval_coverage, 0)]
+        rows.append(f"| {' | '.join([c.split, c.quantity, *cells, percent_text(c.half_width), *(percent_text(x, 0) for x in ideal)])} |")
     return "\n".join(rows)
 
 
@@ -125,8 +126,8 @@ def _targets_table(comparisons: Sequence[Comparison]) -> str:
             ) if bad
         ]  # fmt: skip
         cells = (
-            target.quantity, target.split, _percent(c.model.mean), _percent(target.mean), _percent(c.model.worst), _percent(target.worst, 0),
-            f"{c.rank_correlation:.3f}" if c.rank_correlation is not None else "", f"{RANK}", _percent(c.interval_coverage, 0),
+            target.quantity, target.split, percent_text(c.model.mean), percent_text(target.mean), percent_text(c.model.worst), percent_text(target.worst, 0),
+            f"{c.rank_correlation:.3f}" if c.rank_correlation is not None else "", f"{RANK}", percent_text(c.interval_coverage, 0),
             f"{100 * COVERAGE[0]:.0f} to {100 * COVERAGE[1]:.0f} %", f"{ratio:.1f}" if ratio is not None else "", f"{WIDTH:g}",
             "missed: " + ", ".join(missed) if missed else "reached",
         )  # fmt: skip
@@ -138,7 +139,7 @@ def _laws_table(model: FittedModel) -> str:
     rows = ["| law | mean | median | p90 | worst |", "| --- " * 5 + "|"]
     for name, e in model.delay_law.left_out_voltages.items():
         chosen = " (chosen)" if name == model.delay_law.chosen else ""
-        rows.append(f"| {name}{chosen} | {' | '.join(map(_percent, (e.mean, e.median, e.p90, e.worst)))} |")
+        rows.append(f"| {name}{chosen} | {' | '.join(map(percent_text, (e.mean, e.median, e.p90, e.worst)))} |")
     return "\n".join(rows)
 
 
@@ -148,13 +149,10 @@ def _paths_table(model: FittedModel) -> str:
         used = [f"{quantity_text(t.value, t.unit)} x {t.formula}" if t.formula != "1" else quantity_text(t.value, t.unit) for t in path.law.terms if t.value]
         e = path.law.left_out
         memory = f"{'access' if path.start == path.memory else 'setup'} of {path.memory} + " if path.memory else ""
-        cells = (name, _percent(path.most, 0), memory + " + ".join(used), str(len(used)), _percent(e.mean if e else None), _percent(e.worst if e else None))
+        left_out = (percent_text(error) for error in ((e.mean, e.worst) if e else (None, None)))
+        cells = (name, percent_text(path.most, 0), memory + " + ".join(used), str(len(used)), *left_out)
         rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows)
-
-
-def _percent(value: float | None, digits: int = 1) -> str:
-    return "" if value is None else f"{100 * value:.{digits}f} %"
 
 
 def draw(errors: pd.DataFrame, path: Path) -> None:
@@ -174,7 +172,7 @@ def draw(errors: pd.DataFrame, path: Path) -> None:
         panel.set_xlabel("supply, V")
     panels[0].set_ylabel("error, %")
     panels[-1].legend(fontsize=7, ncols=2, title="solid: held out; dotted: left out in turn", title_fontsize=7)
-    figure.savefig(path, dpi=110, metadata={"Software": None})
+    figure.savefig(path, dpi=110, format="png", metadata={"Software": None})
     plt.close(figure)
 
 
@@ -194,8 +192,9 @@ def main(model_path: Path, tables: Path, plan: str, out: Path) -> None:
     comparisons = [c for split, errors in parts.items() for c in compare(errors, split, model) if c.model is not None]
     comparisons = [c for c in model.validation if c.quantity == "cycles"] + comparisons
     figure = out.with_suffix(".png")
-    draw(pd.concat([errors.assign(split=split) for split, errors in parts.items() if split != "voltages in turn"], ignore_index=True), figure)
-    out.write_text(page(model, measured, comparisons, held_out, figure.name), encoding="utf-8")
+    drawn = pd.concat([errors.assign(split=split) for split, errors in parts.items() if split != "voltages in turn"], ignore_index=True)
+    write_whole(figure, lambda path: draw(drawn, path))
+    write_text_whole(out, page(model, measured, comparisons, held_out, figure.name))
     click.echo(out)
 
 

@@ -44,7 +44,7 @@ class Buffering:
     """
 
     module: dict
-    library: Library
+    liberty: Library
     inverter: str
     places: dict[str, Point]
     port_places: Mapping[str, np.ndarray]
@@ -56,7 +56,7 @@ class Buffering:
     def __post_init__(self) -> None:
         bits = [bit for entry in self.module["netnames"].values() for bit in entry["bits"] if isinstance(bit, int)]
         self._next_bit = max(bits, default=1) + 1
-        unit = self.library.cells[self.inverter]
+        unit = self.liberty.cells[self.inverter]
         input_f = next(pin.capacitance_f for pin in unit.pins.values() if pin.direction == "input")
         self.sharp = UNIT_INVERTERS * input_f / _max_load_f(unit)
 
@@ -66,18 +66,18 @@ class Buffering:
         The weakest cell of the same footprint that can drive the net takes the place of its driver; where none can, buffers of the
         strongest relative of `buffer` divide the net.
         """
-        families = _families(self.library)
+        families = _families(self.liberty)
         strongest = families[buffer][-1]
         replaced = 0
         drivers = self._drivers()
-        for net, found in sorted(net_sinks(self.module, self.library, clocks).items()):
+        for net, found in sorted(net_sinks(self.module, self.liberty, clocks).items()):
             if net not in drivers or not (sinks := self._sinks(found)):
                 continue
             cell, pin, at = drivers[net]
             wire = [sink.at for sink in sinks] + [at]
             load_f = sum(sink.load_f for sink in sinks) + self.wire_f_per_um * _wire_um(wire)
             limit_f = self.sharp * _max_load_f(strongest)
-            if cell and (kind := self.library.cells.get(self.module["cells"][cell]["type"])):
+            if cell and (kind := self.liberty.cells.get(self.module["cells"][cell]["type"])):
                 able = [one for one in families[kind.name] if one.area_um2 >= kind.area_um2 and self.sharp * one.pins[pin].max_capacitance_f >= load_f]
                 best = able[0] if able else families[kind.name][-1]
                 if best.name != kind.name and best.area_um2 > kind.area_um2:
@@ -91,7 +91,7 @@ class Buffering:
 
     def grow_clock_trees(self, *, clocks: Sequence[str], buffer: str) -> int:
         """Give every clock port and clock gate a tree of `buffer` as far as its sinks need one; returns how many buffers were added."""
-        kind, before = self.library.cells[buffer], len(self.added)
+        kind, before = self.liberty.cells[buffer], len(self.added)
         own_f = next(pin.capacitance_f for pin in kind.pins.values() if pin.direction == "input")
         limits: dict[int, tuple[float, Point]] = {}
         for name in clocks:
@@ -99,12 +99,12 @@ class Buffering:
                 limits[bit] = (self.sharp * _max_load_f(kind), tuple(self.port_places[name][position]))
         sinks: dict[int, list[_Sink]] = {}
         for name, cell in self.module["cells"].items():
-            known = self.library.cells.get(cell["type"])
+            known = self.liberty.cells.get(cell["type"])
             for pin, bits in cell["connections"].items():
                 if known is not None and known.clock_gate is not None and known.pins[pin].direction == "output":
                     limits[bits[0]] = (self.sharp * (known.pins[pin].max_capacitance_f or _max_load_f(kind)), self.places[name])
         for name, cell in self.module["cells"].items():
-            known = self.library.cells.get(cell["type"])
+            known = self.liberty.cells.get(cell["type"])
             for pin, bits in cell["connections"].items():
                 if known is not None and known.pins[pin].direction != "input":
                     continue
@@ -127,7 +127,7 @@ class Buffering:
             if port["direction"] == "input":
                 found |= {bit: ("", name, tuple(at)) for bit, at in zip(port["bits"], self.port_places[name], strict=True)}
         for name, cell in self.module["cells"].items():
-            known = self.library.cells.get(cell["type"])
+            known = self.liberty.cells.get(cell["type"])
             for pin, bits in cell["connections"].items():
                 if known is not None and known.pins[pin].direction == "output":
                     found[bits[0]] = (name, pin, self.places[name])
@@ -143,8 +143,8 @@ class Buffering:
                 found.append(_Sink(at=tuple(self.port_places[pin][position]), load_f=0.0, cell="", pin=pin, position=position))
                 continue
             kind = self.module["cells"][cell]["type"]
-            if kind in self.library.cells:
-                load_f, at = self.library.cells[kind].pins[pin].capacitance_f, self.places[cell]
+            if kind in self.liberty.cells:
+                load_f, at = self.liberty.cells[kind].pins[pin].capacitance_f, self.places[cell]
             else:
                 load_f, at = self.box_load_f[kind][pin][position], tuple(self.port_places[f"{cell}/{pin}"][position])
             found.append(_Sink(at=at, load_f=load_f, cell=cell, pin=pin, position=position))

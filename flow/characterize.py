@@ -22,7 +22,7 @@ from flow.plan import Plan, Run, Window
 from flow.shards import SHIPPED, SUFFIX, Shard, assemble, read_shard, shard_inputs, stale_inputs, write_shard
 from flow.simulation import DRAM_PART, TRACE_MARGIN_CYCLES, Rtl, RunResult, emit_rtl, simulate_window
 from flow.sram import load_sram_technology
-from flow.table import CYCLE_COLUMNS, TABLE_VERSION, parameters_of
+from flow.table import cycle_row
 from flow.tech import Technology
 from flow.tools import TOOLS, tool_version
 from hw.config import AcceleratorConfig
@@ -138,7 +138,7 @@ def measure_shard(
     inputs = shard_inputs(config, plan, technology, rtl.content_hash)
     if inputs in known:
         return list(known).index(inputs)
-    cycles = [cycle_row(config, run, simulate_window(config, run, cache=cache)) for run in plan.runs]
+    cycles = [_cycle_row(config, run, simulate_window(config, run, cache=cache)) for run in plan.runs]
     traces = [_trace(config, rtl, window, plan, cache) for window in plan.activity]
     rows, paths = design_rows(config, rtl, traces, technology=technology, corners=corners, instances=plan.instances, layouts=plan.layouts, cache=cache)
     tools = {name: tool_version(name) for name in TOOLS}
@@ -209,14 +209,11 @@ def _trace(config: AcceleratorConfig, rtl: Rtl, window: Window, plan: Plan, cach
     )
 
 
-def cycle_row(config: AcceleratorConfig, run: Run, result: RunResult) -> dict:
-    shape = run.window.shape(config)
-    row = {
-        "table_version": TABLE_VERSION, "design": config.name, **parameters_of(config), **shape.model_dump(),
-        "layer": run.window.name, "batch": run.window.batch, "fold": int(result.fold), **result.tiling, "core_period_s": run.core_period_ps * 1e-12,
-        "mem_period_s": run.mem_period_ps * 1e-12, "dram": load_dram_part(DRAM_PART).name, **result.events,
-    }  # fmt: skip
-    return {name: row[name] for name in CYCLE_COLUMNS}
+def _cycle_row(config: AcceleratorConfig, run: Run, result: RunResult) -> dict:
+    return cycle_row(
+        config, run.window.shape(config), layer=run.window.name, batch=run.window.batch, fold=result.fold, tiling=result.tiling,
+        core_period_ps=run.core_period_ps, mem_period_ps=run.mem_period_ps, dram=load_dram_part(DRAM_PART).name, events=result.events,
+    )  # fmt: skip
 
 
 def source_commit() -> str:

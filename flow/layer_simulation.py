@@ -14,27 +14,28 @@ from hw.tiling import Tiling
 from hw.tools import BUILD_DIR
 
 TIMEOUT_CYCLES = 500_000_000
+"""Of whole layers; give a smaller one to windows of them."""
 _SIMULATION = tuple(importlib.import_module(f"hw.sim.{name}") for name in ("network", "run"))
 
 
 @step(version=1, tools=("verilator",), modules=(*HW, *_SIMULATION))
 def _simulate(
     folder: Path, *, rtl: tuple[Path, ...], config: AcceleratorConfig, shape: LayerShape, batch: int, fold: bool, tiling: tuple[int, ...],
-    core_period_ps: int, mem_period_ps: int, dram: DramPart,
+    core_period_ps: int, mem_period_ps: int, dram: DramPart, timeout_cycles: int,
 ) -> dict[str, int]:  # fmt: skip
     workload = random_workload(config, [shape], batch=batch, tilings={shape.name: Tiling(*tiling)}, fold_first=fold)
     # The simulator with tracing is the one that characterization builds for the same design.
     simulator = build(verilog=rtl, axi_data_bits=config.memory.axi_data_bits, trace=True, out_dir=BUILD_DIR / "sim")
     result = run_workload(
         simulator, workload, where=f"design {config.name}, {shape.name}", core_period_ps=core_period_ps, mem_period_ps=mem_period_ps, memory=dram,
-        timeout_cycles=TIMEOUT_CYCLES,
+        timeout_cycles=timeout_cycles,
     )  # fmt: skip
     return dict(result.events)
 
 
 def simulate_layer(
     config: AcceleratorConfig, shape: LayerShape, *, batch: int, fold: bool, tiling: Tiling, core_period_ps: int, mem_period_ps: int, dram: DramPart,
-    cache: Path = DEFAULT_CACHE,
+    timeout_cycles: int = TIMEOUT_CYCLES, cache: Path = DEFAULT_CACHE,
 ) -> dict[str, int]:  # fmt: skip
     """The events (`hw.registers.EVENTS`) of the layer over a batch, with typical data from a fixed seed; from the cache if it ran before.
 
@@ -44,5 +45,5 @@ def simulate_layer(
     rtl = emit_rtl(config, cache=cache)
     return run_step(
         _simulate, cache=cache, rtl=(rtl.modules, rtl.memories), config=config, shape=shape, batch=batch, fold=fold, tiling=tuple(map(int, tiling)),
-        core_period_ps=core_period_ps, mem_period_ps=mem_period_ps, dram=dram,
+        core_period_ps=core_period_ps, mem_period_ps=mem_period_ps, dram=dram, timeout_cycles=timeout_cycles,
     )  # fmt: skip

@@ -109,7 +109,7 @@ def _place(
     places = _run_placer(folder, mapped, library, plan, boxes, rules, clocks, timeout_s)
     design = json.loads(netlist.read_text(encoding="utf-8"))
     change = Buffering(
-        module=design["modules"][module], library=library, inverter=cells.inverter,
+        module=design["modules"][module], liberty=library, inverter=cells.inverter,
         places=dict(zip(mapped.cell_names, map(tuple, places.cells.tolist()), strict=True)),
         port_places=places.ports, box_load_f={kind: box.input_load_f for kind, box in boxes.items()}, wire_f_per_um=wire.capacitance_per_um_f,
     )  # fmt: skip

@@ -7,6 +7,7 @@ Beside each lies a JSON file with the same stem that says where it comes from.
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import pandas as pd
 from flow.files import write_text_whole
 from hw.config import AcceleratorConfig
 from hw.errors import ConfigError
+from hw.layers import LayerShape
 from hw.registers import EVENTS
 
 TABLE_VERSION = 3
@@ -108,6 +110,18 @@ CYCLE_COLUMNS: dict[str, str] = {
     "dram": "DRAM part of the simulation, or ideal",
     **EVENTS,
 }  # fmt: skip
+
+
+def cycle_row(
+    config: AcceleratorConfig, shape: LayerShape, *, layer: str, batch: int, fold: bool, tiling: Mapping[str, int], core_period_ps: int, mem_period_ps: int,
+    dram: str, events: Mapping[str, int],
+) -> dict:  # fmt: skip
+    """A row of `cycles.csv`: a layer called `layer` on a design and the `events` that its simulation counted (`hw.registers.EVENTS`)."""
+    row = {
+        "table_version": TABLE_VERSION, "design": config.name, **parameters_of(config), **shape.model_dump(), "layer": layer, "batch": batch,
+        "fold": int(fold), **tiling, "core_period_s": core_period_ps * 1e-12, "mem_period_s": mem_period_ps * 1e-12, "dram": dram, **events,
+    }  # fmt: skip
+    return {name: row[name] for name in CYCLE_COLUMNS}
 
 
 @dataclass(frozen=True, kw_only=True)

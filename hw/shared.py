@@ -6,6 +6,7 @@ itself is used. For this to be sound a block's ports are plain signals, its pare
 its own enables (Amaranth's `EnableInserter` and `ResetInserter` do nothing to an `Instance`, so they must not be used).
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 
 from amaranth.back import rtlil
@@ -48,7 +49,7 @@ def clock_ports(component: wiring.Component) -> Iterator[tuple[str, str, bool]]:
             yield f"{prefix}rst", domain, True
 
 
-class Shared(wiring.Component):
+class Shared(wiring.Component, ABC):
     """Base of every shared block. A subclass names itself in `block`, passes its ports and parameters, and gives `body`."""
 
     block: str
@@ -70,9 +71,9 @@ class Shared(wiring.Component):
         """Name of the Verilog module: a function of all parameters."""
         return "_".join([self.block, *(f"{name}{value}" for name, value in self.parameters.items())])
 
+    @abstractmethod
     def body(self) -> Module:
         """The block's logic."""
-        raise NotImplementedError
 
     def elaborate(self, platform) -> Elaboratable:
         if not isinstance(platform, Emission) or platform.converting is self:
