@@ -9,12 +9,16 @@ Source of the format's meaning: Liberty User Guide, volumes 1 and 2 (open-source
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
 from flow.liberty_text import Attribute, Group, parse_text, read_text
 from hw.errors import ConfigError, ModelError
+
+_LIBRARIES_KEPT = 64
+"""Libraries that a process remembers; one of `fdsoi28p` takes about 3 MB."""
 
 # --- typed values -------------------------------------------------------------------------------
 
@@ -392,8 +396,20 @@ class _Reader:
 
 
 def read_library(path: Path | str) -> Library:
-    """The Liberty file at `path` (plain or .gz) in SI units; raises `ConfigError` naming file and line."""
-    return _Reader(parse_text(read_text(path), str(path)), str(path)).read()
+    """The Liberty file at `path` (plain or .gz) in SI units; raises `ConfigError` naming file and line.
+
+    What was read is kept while the file is the same, since a design is measured in many steps that all need the same libraries: do not change it.
+    """
+    try:
+        status = Path(path).stat()
+    except OSError:
+        return _read(str(path), 0, 0)  # which says what is wrong with it
+    return _read(str(path), status.st_mtime_ns, status.st_size)
+
+
+@lru_cache(maxsize=_LIBRARIES_KEPT)
+def _read(path: str, changed_ns: int, size_bytes: int) -> Library:
+    return _Reader(parse_text(read_text(path), path), path).read()
 
 
 def fo4_s(library: Library, inverter: str) -> float:
