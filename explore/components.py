@@ -68,7 +68,7 @@ def calibrate(model: FittedModel, config: AcceleratorConfig, part: DramPart, *, 
     components, actions = [], []
     for use in modelled_uses(model, parameters):
         block = model.blocks[use.block]
-        supply = model.reference_vdd_v if block.domain == "memory" else {"vdd_v": vdd_v, "sram_vdd_v": sram_vdd_v}[block.supply]
+        supply = model.reference_vdd_v if use.domain == "memory" else {"vdd_v": vdd_v, "sram_vdd_v": sram_vdd_v}[block.supply]
 
         def value(quantity: str, names=None, use=use, block=block, supply=supply) -> float:
             law = block.laws.get(quantity)
@@ -88,7 +88,7 @@ def calibrate(model: FittedModel, config: AcceleratorConfig, part: DramPart, *, 
             )  # fmt: skip
         size = {name: int(use.parameters[name][0]) if use.block in ("sram", "two_clock_fifo") else 0 for name in ("words", "bits")}
         components.append(
-            {"component": use.role, "block": use.block, "domain": block.domain, "clocks": "+".join(use.clocks), "instances": int(round(use.count[0]))}
+            {"component": use.role, "block": use.block, "domain": use.domain, "clocks": "+".join(use.clocks), "instances": int(round(use.count[0]))}
             | size | {"vdd_v": supply, "area_um2": value("area_um2"), "leakage_w": value("leakage_w"), "idle_energy_per_cycle_j": idle,
                       "provisional": block.provisional}
         )  # fmt: skip

@@ -157,7 +157,7 @@ def search_all(
         rows = layer_rows(architectures[[0]], found, conditions, tasks=tasks)
         powers = idle_powers(conditions)
         static_w = chip.leakage_w[0, at] + chip.memory_leakage_w[0] + powers.low_w + powers.low_refresh_w + powers.phy_w
-        clocked_w = CLOCKS_HZ * chip.cycle_j[0, at] + conditions.mem_clk_hz * (chip.crossing_j[0, at] + chip.memory_cycle_j[0])
+        clocked_w = CLOCKS_HZ * (chip.cycle_j[0, at] + chip.crossing_j[0]) + conditions.mem_clk_hz * chip.memory_cycle_j[0]
         return rows.counts @ (chip.event_j[0][:, at] + chip.memory_event_j[0][:, None]) + rows.moving_j.sum(axis=1)[:, None], static_w + clocked_w
 
     searched = search(
@@ -179,7 +179,8 @@ def coefficients(model: FittedModel) -> Coefficients:
 
 
 class Chip(NamedTuple):
-    """Laws of the designs: [architectures, voltages], event_j [architectures, events, voltages]; memory side: no voltages. period_s: of fmax (1 - margin)."""
+    """Laws of the designs: [architectures, voltages], event_j [architectures, events, voltages]; memory side: no voltages. period_s: of fmax (1 - margin).
+    crossing_j is what a core cycle costs on the memory side."""
 
     period_s: NDArray
     cycle_j: NDArray
@@ -242,7 +243,7 @@ def chip_laws(laws: DesignLaws, conditions: Conditions) -> Chip:
     _periods(laws.delays.reference, laws.delays.factor, laws.start, laws.end, period)
     return Chip(
         period_s=period / (1 - conditions.margin), cycle_j=one(laws.core_cycle_j, shape[1]), leakage_w=one(laws.core_leakage_w, shape[1]),
-        crossing_j=one(laws.crossing_cycle_j, shape[1]), event_j=events(laws.core_event_j, shape[1]), memory_cycle_j=one(laws.memory_cycle_j, 1)[:, 0],
+        crossing_j=one(laws.crossing_cycle_j, 1)[:, 0], event_j=events(laws.core_event_j, shape[1]), memory_cycle_j=one(laws.memory_cycle_j, 1)[:, 0],
         memory_leakage_w=one(laws.memory_leakage_w, 1)[:, 0], memory_event_j=events(laws.memory_event_j, 1)[:, :, 0],
     )  # fmt: skip
 
@@ -301,9 +302,9 @@ def _evaluate(group, choice, lowered, found, curve, rows, chip, idle, periods, v
                 out = values[i, j, p]
                 out[0], out[1] = total_s, total_s / core_s
                 out[3] = chip.leakage_w[i, v] * total_s
-                out[2] = out[1] * chip.cycle_j[i, v] + memory_cycles * chip.crossing_j[i, v] + out[3]
+                out[2] = out[1] * chip.cycle_j[i, v] + out[3]
                 out[5] = chip.memory_leakage_w[i] * total_s
-                out[4] = memory_cycles * chip.memory_cycle_j[i] + out[5]
+                out[4] = out[1] * chip.crossing_j[i] + memory_cycles * chip.memory_cycle_j[i] + out[5]
                 for e in range(rows.counts.shape[1]):
                     out[2] += rows.counts[row, e] * chip.event_j[i, e, v]
                     out[4] += rows.counts[row, e] * chip.memory_event_j[i, e]

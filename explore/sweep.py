@@ -85,9 +85,9 @@ def _sweep(group, choice, repeats, kinks, lines, rows, chip, idle: Idle, memory_
                         leaving_s += repeats[n, j] * times[j, 1]
                         low_s += repeats[n, j] * times[j, 2]
                 cycles, memory_cycles = total_s / core_s, total_s / memory_s
-                core = cycles * chip.cycle_j[i, v] + memory_cycles * chip.crossing_j[i, v] + total_s * chip.leakage_w[i, v]
-                slow = cycles * chip.cycle_j[i, last] + memory_cycles * chip.crossing_j[i, last] + total_s * chip.leakage_w[i, last]
-                rest = memory_cycles * chip.memory_cycle_j[i] + total_s * chip.memory_leakage_w[i] + moving[n, clock]
+                core = cycles * chip.cycle_j[i, v] + total_s * chip.leakage_w[i, v]
+                slow = cycles * chip.cycle_j[i, last] + total_s * chip.leakage_w[i, last]
+                rest = cycles * chip.crossing_j[i] + memory_cycles * chip.memory_cycle_j[i] + total_s * chip.memory_leakage_w[i] + moving[n, clock]
                 rest += total_s * idle.phy_w + (total_s - leaving_s - low_s) * idle.standby_w + leaving_s * idle.leaving_w + low_s * idle.low_w
                 rest += (total_s - low_s) * idle.refresh_w + low_s * idle.low_refresh_w
                 for e in range(counts.shape[2]):

@@ -138,6 +138,7 @@ class Block:
     """A kind of block: the parameters it depends on, and the terms of each quantity (area and leakage share theirs).
 
     `energy` serves every event; the clock of an idle block still costs (`idle`). `delay` serves the three kinds of paths of the block by itself.
+    `domain` is whose supply it stands on, as in `hw.constraints.upf`: the core's, which scales, or the memory side's, which does not.
     """
 
     name: str
@@ -213,7 +214,7 @@ BLOCKS = {
         ),
         Block(name="synchronizer", domain="core", parameters=(), area=("one",), energy=("one",), idle=("one",), delay=("one",)),
         Block(
-            name="two_clock_fifo", domain="core", parameters=("words", "bits"), area=("storage", "one", "word"),
+            name="two_clock_fifo", domain="memory", parameters=("words", "bits"), area=("storage", "one", "word"),
             energy=("word", "one", "storage", "weight_beat"),
             idle=("one", "storage", "words"), delay=("one", "words_depth"),
         ),

@@ -1,7 +1,8 @@
 """From blocks to whole designs: how many of each block a design has, which paths cross between blocks, and what it all adds up to.
 
 Everything takes the design's parameters as arrays of one shape [designs] and voltages [voltages]; results are [designs, voltages].
-Blocks of the core domain are at the operating point's supply, memories at theirs, the memory domain at the reference voltage.
+Blocks of the core domain are at the operating point's supply, memories at theirs, the memory domain, two-clock FIFOs among it, at the
+reference voltage. Paths between a FIFO and the core are measured with both at the core's supply and stay so: no gate is slower at a higher one.
 """
 
 from collections.abc import Callable, Container, Iterable, Iterator
@@ -36,8 +37,8 @@ class Use:
     """One role of a block in a design: how many instances [designs], their parameters, and how often each event happens.
 
     `events` maps the block's event to the count that counts it (see `event_counts`) and by how much that must be divided [designs],
-    over all instances of the role. `clocks` are those that reach it. `statistics` says likewise what counts the terms that apply to a part of
-    the events, or of the cycles, only (`fit.workloads.STATISTICS`).
+    over all instances of the role. `domain` is whose supply it stands on, `clocks` are those that reach it. `statistics` says likewise what counts
+    the terms that apply to a part of the events, or of the cycles, only (`fit.workloads.STATISTICS`).
     """
 
     block: str
@@ -45,6 +46,7 @@ class Use:
     count: NDArray
     parameters: Parameters
     events: dict[str, tuple[str, NDArray]]
+    domain: str
     clocks: tuple[str, ...]
     statistics: dict[str, tuple[str, NDArray]]
 
@@ -85,11 +87,15 @@ def uses(p: Parameters) -> Iterator[Use]:
     """Every role of every block in designs with parameters `p`, as `hw.top`, `hw.datapath` and `hw.sequencer` instantiate them."""
     one = np.ones(np.shape(p["rows"]))
 
-    def use(block, count, events, role=None, statistics=None, **parameters):
+    def use(block, count, events, role=None, statistics=None, domain=None, **parameters):
         parameters = {name: value * one for name, value in parameters.items()}
         events, statistics = ({name: (counter, divisor * one) for name, (counter, divisor) in found.items()} for found in (events, statistics or {}))
-        clocks = ("core", "memory") if block == "two_clock_fifo" else (BLOCKS[block].domain,)
-        return Use(block=block, role=role or block, count=count * one, parameters={**p, **parameters}, events=events, clocks=clocks, statistics=statistics)
+        domain = domain or BLOCKS[block].domain
+        clocks = ("core", "memory") if block == "two_clock_fifo" else (domain,)
+        return Use(
+            block=block, role=role or block, count=count * one, parameters={**p, **parameters}, events=events, domain=domain, clocks=clocks,
+            statistics=statistics,
+        )  # fmt: skip
 
     pe_statistics = {"useful": ("useful_multiplications", p["lanes"]), "weight_changes": ("weight_reads", 1 / p["rows"])}
     row_statistics = {"weight_changes": ("weight_reads", p["cols"] / p["rows"])}
@@ -101,7 +107,8 @@ def uses(p: Parameters) -> Iterator[Use]:
     yield use("store", 1, {"word": ("write_beats", 1)})
     yield use("sequencer", 1, {"instruction": ("instructions", 1)})
     yield use("registers", 1, {})
-    yield use("synchronizer", 2, {})
+    yield use("synchronizer", 1, {}, "op_ack_synchronizer")
+    yield use("synchronizer", 1, {}, "irq_synchronizer", domain="memory")
     yield use(
         GLUE, 1, {},
         statistics={
@@ -181,8 +188,9 @@ def _bit_length(x: NDArray) -> NDArray:
 class Designs:
     """What designs can do at each operating point: arrays [designs, voltages], or [designs] where the voltage does not matter.
 
-    Dynamic energy of a run = core clock cycles x `core_cycle_j` + memory clock cycles x (`crossing_cycle_j` + `memory_cycle_j`) +
-    sum over `event_counts` of count x (`core_event_j` + `memory_event_j`). The crossings' FIFOs are supplied with the core and clocked by both.
+    Dynamic energy of a run = core clock cycles x (`core_cycle_j` + `crossing_cycle_j`) + memory clock cycles x `memory_cycle_j` +
+    sum over `event_counts` of count x (`core_event_j` + `memory_event_j`). The crossings' FIFOs are clocked by both and stand on the memory side's
+    supply: `crossing_cycle_j` is what the core's clock costs there.
     `limit` is an index into `paths`: which path sets the frequency. A 90 % interval is value x exp(+-1.645 log_sd).
     """
 
@@ -308,7 +316,7 @@ def design_laws(
 
     def law(use: Use, quantity: str, names: Container[str] | None = None) -> _Value:
         block = _block(model, use.block)
-        return _evaluate(model, use, quantity, nominal if block.domain == "memory" else corners[block.supply], names)
+        return _evaluate(model, use, quantity, nominal if use.domain == "memory" else corners[block.supply], names)
 
     sums: dict[tuple, list[_Value]] = {}
 
@@ -316,7 +324,7 @@ def design_laws(
         sums.setdefault(key, []).append(replace(value, reference=value.reference * times))
 
     for use in roles.values():
-        side, parts = model.blocks[use.block].domain, terms_by_statistic(model.blocks[use.block], "idle_energy_j")
+        side, parts = use.domain, terms_by_statistic(model.blocks[use.block], "idle_energy_j")
         idle = law(use, "idle_energy_j", parts[""])
         for clock in use.clocks:
             add(("cycle", side, clock), idle, use.count)
@@ -352,7 +360,7 @@ def design_laws(
     events = {side: {key[2]: terms(*key) for key in sums if key[:2] == ("event", side)} for side in ("core", "memory")}
     return DesignLaws(
         core_cycle_j=terms("cycle", "core", "core"), core_event_j=events["core"], core_leakage_w=terms("leakage", "core"),
-        crossing_cycle_j=terms("cycle", "core", "memory"), memory_cycle_j=terms("cycle", "memory", "memory", voltages=1),
+        crossing_cycle_j=terms("cycle", "memory", "core", voltages=1), memory_cycle_j=terms("cycle", "memory", "memory", voltages=1),
         memory_event_j={name: replace(t, factor=t.factor[:, :1]) for name, t in events["memory"].items()},
         memory_leakage_w=terms("leakage", "memory", voltages=1), core_area_um2=terms("area", "core", voltages=1),
         memory_area_um2=terms("area", "memory", voltages=1), busiest_cycle_j=terms("busiest"), delays=delays, paths=paths, start=start, end=end,
@@ -394,7 +402,7 @@ def predict(
     return Designs(
         fmax_hz=1 / period, limit=limit, paths=laws.paths, memory_fmax_hz=1 / laws.memory_period_s,
         core_cycle_j=laws.core_cycle_j.grid, core_event_j={name: t.grid for name, t in laws.core_event_j.items()}, core_leakage_w=laws.core_leakage_w.grid,
-        crossing_cycle_j=laws.crossing_cycle_j.grid, memory_cycle_j=laws.memory_cycle_j.grid[:, 0],
+        crossing_cycle_j=laws.crossing_cycle_j.grid[:, 0], memory_cycle_j=laws.memory_cycle_j.grid[:, 0],
         memory_event_j={name: t.grid[:, 0] for name, t in laws.memory_event_j.items()}, memory_leakage_w=laws.memory_leakage_w.grid[:, 0],
         area_um2=area, core_area_um2=core_area.grid[:, 0], fmax_log_sd=interval("fmax", period_sd),
         energy_log_sd=interval("energy", laws.busiest_cycle_j.sd / laws.busiest_cycle_j.grid),

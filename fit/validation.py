@@ -60,7 +60,8 @@ def intervals(errors: pd.DataFrame) -> dict[str, Interval]:
 
 
 def design_errors(rows: pd.DataFrame, design: str, model: FittedModel, unseen: Sequence[str]) -> pd.DataFrame:
-    """One row for each quantity and voltage of a measured design: measured, predicted, log_sd, ideal.
+    """One row for each quantity and corner of a measured design: measured, predicted, log_sd, ideal. Leakage and energy are those of what stands on
+    the core's supply, the area that of the whole design.
 
     The ideal model has one figure a multiplier, from the whole designs not in `unseen`, at the reference voltage; energy goes with
     V^2, leakage and frequency with V. NaN without such designs.
@@ -70,12 +71,15 @@ def design_errors(rows: pd.DataFrame, design: str, model: FittedModel, unseen: S
     corners = own.drop_duplicates(CORNER).sort_values(CORNER)
     vdd, sram_vdd, temperature_c, back_bias_v = (corners[name].to_numpy(dtype=float) for name in CORNER)
     found = predict(model, p, vdd, sram_vdd_v=sram_vdd, temperature_c=temperature_c, back_bias_v=back_bias_v, extrapolate=True)
-    energy = energy_per_cycle(model, rows[(rows["design"] == design) & (rows["block"] != WHOLE)], corners)
+    own_parts = rows[(rows["design"] == design) & (rows["block"] != WHOLE)]
+    energy = energy_per_cycle(model, own_parts, corners)
     seen = rows[(rows["block"] == WHOLE) & ~rows["design"].isin(unseen) & (rows["domain"] == "core") & (rows["vdd_v"] == model.reference_vdd_v)]
     seen = seen[(seen["temperature_c"] == model.temperature_c) & (seen["back_bias_v"] == model.back_bias_v)].drop_duplicates("design")
     at_reference = seen[CORNER].head(1)
     each, multipliers, scale = seen[list(_SIZE)].prod(axis=1), float(own[list(_SIZE)].iloc[0].prod()), vdd / model.reference_vdd_v
-    seen_energy = [energy_per_cycle(model, rows[(rows["design"] == name) & (rows["block"] != WHOLE)], at_reference)[0][0] for name in seen["design"]]
+    seen_parts = [rows[(rows["design"] == name) & (rows["block"] != WHOLE)] for name in seen["design"]]
+    seen_energy = [energy_per_cycle(model, parts, at_reference)[0][0] for parts in seen_parts]
+    seen_leakage = [leakage_w(model, parts, at_reference)[0] for parts in seen_parts]
 
     def table(quantity, measured, predicted, log_sd, ideal):
         columns = {"measured": measured, "predicted": predicted, "log_sd": log_sd, "ideal": ideal}
@@ -83,19 +87,31 @@ def design_errors(rows: pd.DataFrame, design: str, model: FittedModel, unseen: S
         where = {name: corners[name].to_numpy() for name in CORNER}
         return pd.DataFrame({"quantity": quantity, "design": design, **where, "outside": not within_range(model, p)[0], **flat})
 
-    leakage, area = ((seen[name] / each).median() * multipliers for name in ("leakage_w", "area_um2"))
-    ideal_energy = np.median(seen_energy / each) * multipliers * scale**2 if len(seen) else np.nan
+    area = (seen["area_um2"] / each).median() * multipliers
+    ideal_leakage, ideal_energy = (np.median(found / each) * multipliers if len(seen) else np.nan for found in (seen_leakage, seen_energy))
     parts = [
         table("fmax", 1 / corners["min_period_s"], found.fmax_hz[0], found.fmax_log_sd[0], (1 / seen["min_period_s"]).median() * scale),
-        table("leakage", corners["leakage_w"], found.core_leakage_w[0], found.leakage_log_sd[0], leakage * scale),
-        table("area", corners["area_um2"], found.core_area_um2[0], found.area_log_sd[0], area).iloc[:1],
-        table("energy per core cycle", energy[0], energy[1], found.energy_log_sd[0], ideal_energy),
+        table("leakage", leakage_w(model, own_parts, corners), found.core_leakage_w[0], found.leakage_log_sd[0], ideal_leakage * scale),
+        table("area", corners["area_um2"], found.area_um2[0], found.area_log_sd[0], area).iloc[:1],
+        table("energy per core cycle", energy[0], energy[1], found.energy_log_sd[0], ideal_energy * scale**2),
     ]
     return pd.concat(parts, ignore_index=True)
 
 
 CORNER = ["vdd_v", "sram_vdd_v", "temperature_c", "back_bias_v"]
 _SIZE = ("rows", "cols", "lanes")
+
+
+def leakage_w(model: FittedModel, own: pd.DataFrame, corners: pd.DataFrame) -> np.ndarray:
+    """Measured leakage of a design's blocks on the core's supply, at `corners` [rows]."""
+    once = own[on_core_supply(model, own)].drop_duplicates(["module", *CORNER])
+    sums = (once["leakage_w"] * once["instances"]).groupby([once[name] for name in CORNER]).sum()
+    return sums.reindex(pd.MultiIndex.from_frame(corners[CORNER])).to_numpy()
+
+
+def on_core_supply(model: FittedModel, rows: pd.DataFrame) -> pd.Series:
+    """Which rows of blocks are of one that stands on the core's supply."""
+    return rows["block"].map({name: block.domain == "core" for name, block in model.blocks.items()}).fillna(False).astype(bool)
 
 
 def energy_per_cycle(model: FittedModel, own: pd.DataFrame, corners: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
@@ -110,8 +126,8 @@ def energy_per_cycle(model: FittedModel, own: pd.DataFrame, corners: pd.DataFram
 
 
 def with_energy(model: FittedModel, own: pd.DataFrame) -> pd.DataFrame:
-    """The rows of a design's core blocks with `weight`, how often the phase is in a cycle of the workloads, and the `predicted` energy, J."""
-    own = own[(own["domain"] == "core") & (own["cycles"] > 0) & own["block"].isin(model.blocks)].copy()
+    """The rows of a design's blocks on the core's supply with `weight`, how often the phase is in a cycle of the workloads, and the `predicted` energy, J."""
+    own = own[on_core_supply(model, own) & (own["cycles"] > 0)].copy()
     share = own["cycles"] / own.groupby(["module", "workload", *CORNER])["cycles"].transform("sum")
     own["weight"] = share * own["instances"] / own.groupby("module")["workload"].transform("nunique")
     own["predicted"] = 0.0

@@ -76,6 +76,7 @@ def page(model: FittedModel, tables: Tables, comparisons: Sequence[Comparison], 
             f"* Held out, in no fit, choice of law or term: {', '.join(held_out)}. Left out in turn: each of the others,"
             " with the laws and terms chosen on all of them.",
             f"* Coefficients refer to {model.reference_vdd_v:g} V, {model.temperature_c:g} C, back bias {model.back_bias_v:g} V.",
+            "* Energy and leakage are those of what stands on the core's supply, areas those of whole designs.",
             "* Ideal: the uncalibrated model beside it. One figure a multiplier (the median of the other designs), frequency and leakage"
             " with V, energy with V^2, cycles at the peak rate.",
             "* Rank: Spearman's, within each voltage, the mean over voltages; it needs three designs. Inside: share of rows within their"

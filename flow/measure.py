@@ -159,8 +159,9 @@ def _identity(config: AcceleratorConfig, technology: Technology, layout: str) ->
 
 
 def _domain(block: Block) -> str:
-    """`memory` for blocks that only the memory clock reaches; a FIFO between both belongs to the domain that scales."""
-    return "memory" if set(block.clocks.values()) == {"mem"} else "core"
+    """Whose supply the block stands on (`hw.constraints.upf`): the memory side's if the memory's clock reaches it, so that this clock never meets
+    a slow core voltage. What lies between the blocks is the core's."""
+    return "memory" if block is not GLUE and "mem" in block.clocks.values() else "core"
 
 
 def _corner(corner: Corner) -> dict:

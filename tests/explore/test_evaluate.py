@@ -72,9 +72,9 @@ def test_a_layer_by_hand():
     }  # fmt: skip
     seconds, memory_cycles = cycles * 1e-9, cycles / 2.5
     leakage = designs.core_leakage_w[0, 0] * seconds
-    core = cycles * designs.core_cycle_j[0, 0] + memory_cycles * designs.crossing_cycle_j[0, 0] + leakage
+    core = cycles * designs.core_cycle_j[0, 0] + leakage
     core += sum(counts[name] * energy[0, 0] for name, energy in designs.core_event_j.items())
-    memory = memory_cycles * designs.memory_cycle_j[0] + designs.memory_leakage_w[0] * seconds
+    memory = cycles * designs.crossing_cycle_j[0] + memory_cycles * designs.memory_cycle_j[0] + designs.memory_leakage_w[0] * seconds
     memory += sum(counts[name] * energy[0] for name, energy in designs.memory_event_j.items())
     assert got["core_energy_j"] == pytest.approx(core) and got["core_leakage_energy_j"] == pytest.approx(leakage)
     assert got["memory_side_energy_j"] == pytest.approx(memory)

@@ -30,7 +30,7 @@ def test_components_add_up_to_the_whole_design():
     whole = predict(model(), design_parameters(config), np.array([0.7]))
     counts = {name: 1000.0 * (i + 3) for i, name in enumerate(sorted({*whole.core_event_j, *whole.memory_event_j}))}
     core_cycles, memory_cycles = 5e4, 7e4
-    expected = core_cycles * whole.core_cycle_j[0, 0] + memory_cycles * (whole.crossing_cycle_j[0, 0] + whole.memory_cycle_j[0])
+    expected = core_cycles * (whole.core_cycle_j[0, 0] + whole.crossing_cycle_j[0]) + memory_cycles * whole.memory_cycle_j[0]
     for side in (whole.core_event_j, whole.memory_event_j):
         expected += sum(counts[name] * np.ravel(energy)[0] for name, energy in side.items())
 

@@ -1,5 +1,7 @@
 """Tables made from a known truth, in the format of `flow.table`: what the fit must find again."""
 
+from collections import Counter
+
 import numpy as np
 import pandas as pd
 
@@ -58,6 +60,12 @@ def corner_factor(law, vdd_v, values):
     return VOLTAGE_LAWS[law].relative(Corners(np.asarray(vdd_v, dtype=float), 25.0, 0.0), REFERENCE, values)
 
 
+def module_of(use, d):
+    """Module of a role in design `d`; roles of the same size share one, as in an emitted design."""
+    words, bits = (int(np.broadcast_to(use.parameters.get(k, 0), use.count.shape)[d]) for k in ("words", "bits"))
+    return {"sram": f"sram_1r1w_{words}x{bits}", "two_clock_fifo": f"two_clock_fifo_w{bits}_d{words}"}.get(use.block, f"{use.block}_{d}")
+
+
 def path_truth(start, end, p, vdd_v):
     """The made-up delay of a path: a constant and its first two structural terms."""
     p = next(use.parameters for use in all_uses(p) if use.block == "glue")
@@ -75,7 +83,10 @@ def corners(count=14, whole=4, *, seed=0, noise=0.0, voltages=VOLTAGES):
     """Tables of corners and paths of `count` designs, the first `whole` of them as whole designs; `noise` is each block's own log error."""
     rng = np.random.default_rng(seed)
     p = design_rows(count, rng)
-    rows, periods = [], {}
+    rows, periods, instances = [], {}, Counter()
+    for use in all_uses(p):
+        for d in range(count):
+            instances[d, module_of(use, d)] += int(use.count[d])
     for use in all_uses(p):
         block = BLOCKS[use.block]
         errors = {}
@@ -91,16 +102,14 @@ def corners(count=14, whole=4, *, seed=0, noise=0.0, voltages=VOLTAGES):
             for phase, event in [*(("active", e) for e in use.events), ("idle", next(iter(use.events), "cycle"))]:
                 energy = value("idle_energy_j" if phase == "idle" else f"{event}_energy_j")
                 for d in range(count):
-                    words, bits = (int(np.broadcast_to(use.parameters.get(k, 0), count)[d]) for k in ("words", "bits"))
-                    module = {"sram": f"sram_1r1w_{words}x{bits}", "two_clock_fifo": f"two_clock_fifo_w{bits}_d{words}"}.get(use.block, f"{use.block}_{d}")
+                    module = module_of(use, d)
                     rows.append(
                         base(p, d) | {k: v[d] for k, v in fixed.items()}
-                        | {"design": f"d{d}", "block": use.block, "module": module, "domain": block.domain, "instances": int(use.count[d]), "vdd_v": supply,
+                        | {"design": f"d{d}", "block": use.block, "module": module, "domain": block.domain, "instances": instances[d, module], "vdd_v": supply,
                            "sram_vdd_v": supply, "phase": phase, "event": event, "energy_per_cycle_j": energy[d], "energy_internal_per_cycle_j": energy[d] / 2,
                            "energy_switching_per_cycle_j": energy[d] / 4, "energy_clock_per_cycle_j": energy[d] / 4, "energy_per_cycle_lo_j": 0.99 * energy[d],
                            "energy_per_cycle_hi_j": 1.01 * energy[d], "provisional": use.block == "sram"}
                     )  # fmt: skip
-    core = [u for u in all_uses(p) if BLOCKS[u.block].domain == "core"]
     paths = []
     path_errors = {key: np.exp(rng.normal(0, noise, count)) for key in PATHS}
     for d in range(whole):
@@ -110,7 +119,7 @@ def corners(count=14, whole=4, *, seed=0, noise=0.0, voltages=VOLTAGES):
             pins = {"start_pin": "a/Q", "end_pin": "b/D"}
             paths += [corner | pins | {"domain": "core", "start": a, "end": b, "delay_s": x} for (a, b), x in found.items()]
             paths.append(corner | pins | {"domain": "memory", "start": "axi_lite", "end": "axi_lite", "delay_s": 50e-12 * corner_factor("ekv", vdd_v, EKV)})
-            total = {q: sum(u.count[d] * periods[u.role, vdd_v][q][d] for u in core) for q in ("area_um2", "leakage_w")}
+            total = {q: sum(u.count[d] * periods[u.role, vdd_v][q][d] for u in all_uses(p)) for q in ("area_um2", "leakage_w")}
             energies = dict.fromkeys((name for name in CORNER_COLUMNS if name.startswith("energy_")), 0.0)
             whole_design = {"design": f"d{d}", "block": "accelerator", "module": f"accelerator_{d}", "domain": "core", "instances": 1, "vdd_v": vdd_v,
                             "sram_vdd_v": vdd_v, "phase": "active", "event": "step", "provisional": True}  # fmt: skip

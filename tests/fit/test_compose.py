@@ -39,6 +39,14 @@ def test_roles_are_the_instances_of_the_emitted_design(name, tmp_path):
     assert got == Counter({key: count for key, count in expected.items() if key[0] not in ("queue", "burst_splitter")})
 
 
+def test_what_stands_on_the_memory_sides_supply_is_what_the_power_intent_says(tmp_path):
+    emit(load_design("small"), tmp_path)
+    element = next(line for line in (tmp_path / "accelerator.upf").read_text().splitlines() if line.startswith("create_power_domain pd_mem"))
+    instances = {path.split("/")[-1].split(".")[-1] for path in element.split("{")[1].split("}")[0].split()}
+    assert {use.role for use in uses(design_parameters(load_design("small"))) if use.domain == "memory"} == instances
+    assert "read_beats" in instances and "op_ack_synchronizer" not in instances
+
+
 def test_event_counts_of_a_layer_by_hand():
     """4 output words (2 x 2 pixels of 4 channels) from 4 channels of 2 x 2 pixels on 2 rows x 2 columns x 4 lanes, a beat a word."""
     config = load_design("small")
