@@ -129,7 +129,7 @@ def test_below_its_lowest_supply_a_memory_needs_a_rail_of_its_own_and_level_shif
         figures(64, 32, corner(0.8, 0.6))
     with pytest.raises(ConfigError, match="within the technology's corners, 0.5 to 0.8 V, not 0.95 V"):
         figures(64, 32, corner(0.8, 0.95))
-    cold = Corner(process="ss", vdd_v=0.7, temperature_c=25.0, back_bias_v=0.0, sram_vdd_v=0.7)
+    cold = Corner(process="ff", vdd_v=0.7, temperature_c=25.0, back_bias_v=0.0, sram_vdd_v=0.7)
     with pytest.raises(ConfigError, match="must be simulated at the corner's process, temperature and bias"):
         figures(64, 32, cold)
     for words, bits in ((1, 8), (32768, 8), (64, 1024)):
@@ -154,7 +154,8 @@ def test_yardstick_follows_the_technology_and_its_tables_agree_with_a_simulated_
     found = yardstick(technology, corner(1.0))
     assert found.vdd_v == (0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
     assert list(found.fo4_s) == sorted(found.fo4_s, reverse=True)
-    for known, fo4_s in zip(technology.corners, found.fo4_s, strict=True):
+    typical = [c for c in technology.corners if (c.process, c.temperature_c, c.back_bias_v) == ("tt", 25.0, 0.0)]
+    for known, fo4_s in zip(typical, found.fo4_s, strict=True):
         # The FO4 measured in ngspice stands in the library's comment.
         text = gzip.decompress(Path(known.liberty[0]).read_bytes()).decode()
         simulated_s = float(re.search(r"fo4_ps ([\d.]+)", text)[1]) * 1e-12
@@ -165,7 +166,13 @@ def test_yardstick_follows_the_technology_and_its_tables_agree_with_a_simulated_
     fast, slow = (figures(1024, 32, corner(v), found) for v in (1.0, 0.6))
     assert 1.2 < (slow.access_s / found.fo4_at(0.6)) / (fast.access_s / found.fo4_at(1.0)) < 3
     with pytest.raises(ConfigError, match="must have two supplies or more"):
-        yardstick(technology, Corner(process="tt", vdd_v=1.0, temperature_c=125.0, back_bias_v=0.0, sram_vdd_v=1.0))
+        yardstick(technology, Corner(process="ff", vdd_v=1.0, temperature_c=25.0, back_bias_v=0.0, sram_vdd_v=1.0))
+    # At 0.6 V forward bias makes the inverter faster, the slow process slower; 1 V is above where heat stops helping.
+    biased = {c: yardstick(technology, Corner(process=c[0], vdd_v=0.6, temperature_c=25.0, back_bias_v=c[1], sram_vdd_v=0.6)).fo4_at(0.6)
+              for c in (("tt", 1.0), ("tt", 0.5), ("ss", 0.0))}  # fmt: skip
+    assert biased["tt", 1.0] < biased["tt", 0.5] < found.fo4_at(0.6) < biased["ss", 0.0]
+    warmed = [yardstick(technology, Corner(process="tt", vdd_v=1.0, temperature_c=t, back_bias_v=0.0, sram_vdd_v=1.0)).fo4_at(1.0) for t in (-40.0, 25.0, 125.0)]
+    assert warmed == sorted(warmed)
 
 
 def test_fo4_from_tables_is_the_self_consistent_one(tmp_path):
