@@ -22,7 +22,7 @@ MODEL_VERSION = 3
 NORMAL_90 = 1.6448536269514722
 """Half-width of a 90 % interval in standard deviations."""
 
-Status = Literal["fitted", "at_bound", "unused", "undetermined", "assumed"]
+Status = Literal["fitted", "at_bound", "unused", "undetermined", "assumed", "shared"]
 Range = Annotated[tuple[float, float], Field(strict=False)]
 
 
@@ -47,7 +47,7 @@ class Number(_Described):
     """Jackknife over what was left out in turn; null where unknown."""
     status: Status
     """fitted; at_bound: the bound is best; unused: predictions of variants left out are better without it; undetermined: not
-    independent of the terms before it; assumed: too little data, the law's usual value."""
+    independent of the terms before it; assumed: too little data, the law's usual value; shared: too little data of this process, the typical one's."""
 
 
 class ErrorSummary(_Described):
@@ -242,9 +242,9 @@ class FittedModel(_Described):
     back_bias_v: float
     """Back bias at which coefficients are stated, V, positive = forward."""
     temperature_range_c: Range
-    """Least and highest junction temperature measured, C."""
+    """Least and highest junction temperature measured, C; of a process fitted beside the typical one, over both."""
     back_bias_range_v: Range
-    """Least and highest back bias measured, V."""
+    """The same of the back bias, V."""
     layout: str
     """Wires of the measured rows: fanout or placed."""
     reference_vdd_v: float

@@ -148,7 +148,7 @@ def compare(errors: pd.DataFrame, split: str, model: FittedModel) -> tuple[Compa
         if rows.empty:
             continue
         ratio = rows["predicted"] / rows["measured"]
-        by_voltage = [group for _, group in rows.groupby("vdd_v") if min(group["measured"].nunique(), group["predicted"].nunique()) >= 3]
+        by_voltage = [group for _, group in rows.groupby(CORNER) if min(group["measured"].nunique(), group["predicted"].nunique()) >= 3]
         ranks = [spearmanr(group["predicted"], group["measured"]).statistic for group in by_voltage]
         log_sd = model.intervals[interval].log_sd if interval in model.intervals else rows["log_sd"]
         comparisons.append(

@@ -6,14 +6,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
-from synthetic import PATHS, all_uses, corners, design_rows, path_truth, truth
+from synthetic import PATHS, VOLTAGES, all_uses, corners, design_rows, path_truth, truth
 
 from explore.cli import cli
 from fit.blocks import BLOCKS, DERIVED, term_values
 from fit.compose import predict, within_range
 from fit.estimation import select, with_sides
 from fit.explain import explain
-from fit.fitting import fit, fit_corners
+from fit.fitting import beside, fit, fit_beside, fit_corners
 from fit.laws import Corners
 from fit.model import read_model, reference_corner
 from fit.tables import Tables
@@ -103,6 +103,59 @@ def test_a_design_never_measured_is_composed_from_its_blocks(exact):
             compute = truth("compute", "step_energy_j", p, v)[d] - truth("compute", "idle_energy_j", p, v)[d]
             assert got.core_event_j["compute_busy"][d, i] == pytest.approx(compute + wires, rel=0.03)
     assert not got.extrapolated.any() and got.provisional == ("sram",)
+
+
+SPARSE = (
+    *((v, 25.0, b, "tt") for b in (0.5, 1.0) for v in (0.5, 0.65, 0.8)), *((v, t, 0.0, "tt") for t in (-40.0, 125.0) for v in (0.65, 1.0)),
+    *((v, 25.0, 0.0, "ss") for v in VOLTAGES),
+)  # fmt: skip
+"""Corners as they are measured: no full grid, and the slow process at one temperature without bias."""
+
+
+@pytest.fixture(scope="module")
+def processes(tmp_path_factory):
+    """Models of both processes, and the file of the typical one."""
+    folder = tmp_path_factory.mktemp("processes")
+    tables = written(folder, *corners(count=10, whole=6, more=SPARSE))
+    typical = fit(**tables, out=folder / "model.json", in_turn=False)
+    return typical, *fit_beside(typical, **tables, out=folder / "model.json", in_turn=False), folder / "model.json"
+
+
+def check_corners(model, process, points):
+    """Every quantity of whole designs against the truth at corners, measured or between those measured."""
+    candidates = design_rows(200, np.random.default_rng(11))
+    p = {name: v[within_range(model, candidates)][:2] for name, v in candidates.items()}
+    vdd, warmth, bias = (np.array(x) for x in zip(*points, strict=True))
+    got = predict(model, p, vdd, temperature_c=warmth, back_bias_v=bias)
+    core = [use for use in all_uses(p) if BLOCKS[use.block].domain == "core"]
+    for i, point in enumerate(points):
+        leakage = sum(use.count * truth(use.block, "leakage_w", use.parameters, *point, process) for use in core)
+        np.testing.assert_allclose(got.core_leakage_w[:, i], leakage, rtol=0.03, err_msg=str(point))
+        slowest = np.max([path_truth(*path, p, *point, process) for path in PATHS], axis=0)
+        np.testing.assert_allclose(got.fmax_hz[:, i], 1 / slowest, rtol=0.03, err_msg=str(point))
+
+
+def test_biases_and_temperatures_of_a_sparse_table_are_found_again(processes):
+    typical, _, _ = processes
+    assert typical.process == "tt" and typical.temperature_range_c == (-40.0, 125.0) and typical.back_bias_range_v == (0.0, 1.0)
+    check_corners(typical, "tt", [(0.5, 25.0, 1.0), (0.7, 25.0, 0.5), (0.9, 25.0, 0.3), (0.7, 125.0, 0.0), (1.0, -40.0, 0.0), (0.8, 85.0, 0.7)])
+    delay = {p.name: p.status for p in typical.paths["sequencer to sequencer"].law.voltage_parameters}
+    assert {delay[name] for name in ("threshold_per_c", "body", "mobility")} == {"fitted"}
+    with pytest.raises(ModelError, match="back_bias_v must be within the fitted range 0 V to 1 V|back_bias_v must be within the fitted range 0 to 1 V"):
+        predict(typical, {name: v[:1] for name, v in design_rows(1, np.random.default_rng(0)).items()}, [0.8], back_bias_v=1.2)
+
+
+def test_the_slow_process_has_the_typical_ones_laws_and_what_it_was_not_measured_at(processes):
+    typical, slow, file = processes
+    assert slow.process == "ss" and read_model(beside(file, "ss")) == slow and beside(file, "ss").name == "model_ss.json"
+    assert slow.delay_law == typical.delay_law and slow.cycles == typical.cycles
+    for name, path in slow.paths.items():
+        assert [t.value > 0 for t in path.law.terms] == [t.value > 0 for t in typical.paths[name].law.terms]
+        own, other = ({p.name: p for p in model.paths[name].law.voltage_parameters} for model in (slow, typical))
+        assert own["body"].status == "shared" and own["body"].value == other["body"].value and own["threshold_v"].status == "fitted"
+    check_corners(slow, "ss", [(0.5, 25.0, 0.0), (0.72, 25.0, 0.0), (1.0, 25.0, 0.0)])
+    # At a bias and a temperature at which the slow process was not measured.
+    check_corners(slow, "ss", [(0.7, 25.0, 1.0), (0.8, 125.0, 0.0)])
 
 
 def test_fifty_thousand_designs_at_twelve_voltages_take_seconds(exact):
