@@ -19,6 +19,7 @@ from explore.space import AXES
 from hw.config import Array, Buffers, Memory
 from hw.dram_part import load_dram_part
 from hw.errors import ConfigError
+from hw.settings import Settings
 
 LIMIT = 100_000
 """Points in one page at most, over all cases: what a browser draws without delay."""
@@ -33,7 +34,7 @@ NAMES = ("bound",)
 CONDITIONS = ("process", "temperature_c", "back_bias_v")
 """Columns by which points can be filtered where they vary."""
 
-GROUPS = {"array": Array, "buffers": Buffers, "memory": Memory}
+GROUPS: dict[str, type[Settings]] = {"array": Array, "buffers": Buffers, "memory": Memory}
 """Parts of a design file that the columns `AXES` fill."""
 
 

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from pathlib import Path
+from typing import Any
 
 from pydantic import RootModel
 from tqdm import tqdm
@@ -70,7 +71,7 @@ def characterize_library(
     with ThreadPoolExecutor(workers) as pool, tqdm(total=len(cells) * len(corners), unit="cell", disable=not sys.stderr.isatty()) as bar:
         try:
             for corner in corners:
-                circuit = {"cache": store, "cards": cards, "process": processes[corner.process], "corner": corner}
+                circuit: dict[str, Any] = {"cache": store, "cards": cards, "process": processes[corner.process], "corner": corner}
                 unit = run_step(measure_fo4, inverter=inverter, load_f=4 * library.characterization.load_unit_f, **circuit)
                 bar.set_description(str(corner))
                 waiting = {
