@@ -107,7 +107,7 @@ class _Flavours(RootModel[dict[str, ProcessShift]]):
 def _flavoured(library: CellLibrary, tech_dir: Path, flavour: str) -> dict[str, ProcessShift]:
     """The processes with the shift of `flavour` added."""
     path = tech_dir / "flavours.yaml"
-    known = parse(_Flavours, read_yaml(path), str(path)).root
+    known = parse(_Flavours, read_yaml(path), str(path)).root  # type: ignore[type-var]  # a mapping of settings; parse needs no more of it
     if flavour not in known:
         raise ConfigError(f"flavour must be one of {', '.join(sorted(known))}, not {flavour!r} ({path})")
     shift = known[flavour]
