@@ -9,10 +9,10 @@ import pandas as pd
 
 from fit.blocks import PATH_PARAMETERS
 from fit.cycle_fit import fit_cycles
-from fit.estimation import WHOLE, compare_delay_laws, fit_blocks, fit_paths, path_samples, slowness
+from fit.estimation import WHOLE, compare_delay_laws, fit_blocks, fit_paths, fit_skew, grouped, path_samples, skew_samples, slowness
 from fit.model import Comparison, FittedModel, Source, write_model
 from fit.tables import Tables
-from fit.validation import compare, designs_in_turn, held_out_errors, intervals
+from fit.validation import compare, designs_in_turn, fitted_errors, held_out_errors, intervals
 from flow.table import CORNER_COLUMNS, CYCLE_COLUMNS, Provenance, read_table
 from hw.errors import ConfigError
 
@@ -82,8 +82,9 @@ def _validated(model: FittedModel, tables: Tables, held_out: Sequence[str], in_t
     comparisons: tuple[Comparison, ...] = ()
     if in_turn:
         progress("designs left out in turn")
-        errors = designs_in_turn(tables.without(held_out), model)
-        model = model.model_copy(update={"intervals": intervals(errors)})
+        seen = tables.without(held_out)
+        errors = designs_in_turn(seen, model)
+        model = model.model_copy(update={"intervals": intervals(fitted_errors(seen, model), errors)})
         comparisons += compare(errors, "designs in turn", model)
     progress("validation")
     comparisons += compare(held_out_errors(tables, held_out, model), "held-out designs", model)
@@ -100,15 +101,18 @@ def fit_corners(tables: Tables, *, near: FittedModel | None = None, progress: Ca
     known = {} if near is None else {"errors": False, "near": near.blocks}
     fitted = fit_blocks(blocks, MEMORY_LAW, reference, progress=progress, **known)
     progress("paths")
-    samples = path_samples(tables.paths, fitted, reference)
-    delay_law = near.delay_law if near else compare_delay_laws(samples, slowness(tables.paths), reference)
+    slowest = grouped(tables.paths)
+    samples = path_samples(slowest, fitted, reference)
+    delay_law = near.delay_law if near else compare_delay_laws(samples, slowness(slowest), reference)
     known = {} if near is None else {"errors": False, "near": near.paths}
-    paths = fit_paths(tables.paths, samples, delay_law.chosen, reference, **known)
+    paths = fit_paths(slowest, samples, delay_law.chosen, reference, **known)
+    known = {} if near is None else {"errors": False, "near": near.skew}
+    skew = fit_skew(skew_samples(tables.corners, tables.paths), delay_law.chosen, reference, **known)
     return FittedModel(
         technology=blocks["technology"].iloc[0], process=tables.condition.process, temperature_c=float(reference.temperature_c),
         back_bias_v=float(reference.back_bias_v), temperature_range_c=_range(blocks["temperature_c"]), back_bias_range_v=_range(blocks["back_bias_v"]),
         layout=tables.condition.layout, reference_vdd_v=float(reference.vdd_v),
-        voltage_range_v=_range(blocks["vdd_v"]), sram_voltage_range_v=_range(blocks["sram_vdd_v"]), blocks=fitted, paths=paths,
+        voltage_range_v=_range(blocks["vdd_v"]), sram_voltage_range_v=_range(blocks["sram_vdd_v"]), blocks=fitted, paths=paths, skew=skew,
         path_ranges={name: _range(tables.paths[name]) for name in PATH_PARAMETERS}, intervals={},
         delay_law=delay_law, cycles=None, validation=(), sources=(),
         provisional=tuple(name for name, block in fitted.items() if block.provisional),

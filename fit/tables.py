@@ -47,9 +47,9 @@ class Tables:
 
     def left_out(self, design: str) -> "Tables":
         """What may be fitted when `design` is left out: no row of it, nor any row of a block with the same parameters as one of its own,
-        except where the block has no other variant; and no path of a design that is its like in all parameters."""
+        except where the block has no other variant; and no path nor whole design that is its like in all parameters."""
         rows = self.corners
-        keep = (rows["design"] != design) & (rows["block"] != WHOLE)
+        keep = rows["design"] != design
         own = rows[rows["design"] == design]
         for name, block in BLOCKS.items():
             keys = list(block.parameters)
@@ -64,4 +64,5 @@ class Tables:
         parameters = list(PARAMETERS)
         mine = set(self.paths.loc[self.paths["design"] == design, parameters].itertuples(index=False, name=None))
         alike = np.array([key in mine for key in self.paths[parameters].itertuples(index=False, name=None)])
-        return self.where(keep, ~alike)
+        whole = np.array([key in mine for key in rows[parameters].itertuples(index=False, name=None)]) & (rows["block"] == WHOLE)
+        return self.where(keep & ~whole, ~alike)

@@ -5,7 +5,7 @@ from collections import Counter
 import numpy as np
 import pandas as pd
 
-from fit.blocks import BLOCKS, DELAYS, path_terms, term_values
+from fit.blocks import BLOCKS, DELAYS, path_group, path_terms, term_values
 from fit.compose import uses, with_side
 from fit.laws import VOLTAGE_LAWS, Corners
 from flow.table import CORNER_COLUMNS, PARAMETERS, PATH_COLUMNS, TABLE_VERSION
@@ -73,7 +73,7 @@ def module_of(use, d):
 def path_truth(start, end, p, vdd_v, *where):
     """The made-up delay of a path: a constant and its first two structural terms."""
     p = next(use.parameters for use in all_uses(p) if use.block == "glue")
-    names = path_terms(start, end)[:3]
+    names = path_terms(*path_group(start, end))[:3]
     terms = np.array([v / (200.0 if name == "trunk" else 1.0) for name, v in term_values(names, p).items()])
     law, values = VOLTAGE["delay"]
     own = PATHS[start, end] * (1 + 0.1 * terms[1:].sum(axis=0)) * corner_factor(law, vdd_v, values, *where)
