@@ -9,6 +9,7 @@ import click
 
 BUILD = Path("build")
 REPORT = BUILD / "report"
+PLACEMENTS = BUILD / "placements"
 SHOWN = 8
 """Pareto points of each case that the terminal table shows at most."""
 
@@ -166,12 +167,16 @@ def schedule(technology, model, design, network, batch, deadline_s, energy_budge
 @click.option("--explore", "explore_dir", type=PATH, default=BUILD / "explore", show_default=True, help="Folder that `voltfront explore` wrote.")
 @click.option("--out", type=PATH, default=REPORT, show_default=True, help="Folder to write to.")
 @click.option("--headline", type=PATH, help="Also copy the figure of the Pareto fronts (PNG) to this file.")
+@click.option("--placements", type=PATH, default=PLACEMENTS, show_default=True, help="Folder of pictures <architecture>.png that `voltfront placement` made.")
 @JSON
-def report(technology, model, explore_dir, out, headline, as_json):
+def report(technology, model, explore_dir, out, headline, placements, as_json):
     """Write index.html, one self-contained page with its figures, from an exploration and its model."""
     from explore.report import write_report
+    from explore.report_schedules import explored_schedules
 
-    write_report(explore_dir=explore_dir, model_path=model or _model_path(technology), out_dir=out, headline=headline)
+    model = model or _model_path(technology)
+    schedules = explored_schedules(explore_dir, model)
+    write_report(explore_dir=explore_dir, model_path=model, out_dir=out, headline=headline, schedules=schedules, placements=placements)
     page = out / "index.html"
     click.echo(json.dumps({"report": str(page)}) if as_json else f"report: {page}")
 
@@ -191,6 +196,7 @@ def run(plan, technology, space, mem_clk_hz, margin, objective, workers, as_json
 
     from explore.exploration import FILES, explore_all
     from explore.report import write_report
+    from explore.report_schedules import explored_schedules
     from explore.space import load_space
     from explore.stages import run_stage, source_hash
     from fit.cycle_fit import FRESH, cycle_tables
@@ -253,7 +259,9 @@ def run(plan, technology, space, mem_clk_hz, margin, objective, workers, as_json
         "report",
         {"explored": [file_hash(explored / name) for name in FILES], "model": file_hash(model), "sources": source_hash("hw", "fit", "explore")},
         [page],
-        lambda: write_report(explore_dir=explored, model_path=model, out_dir=REPORT),
+        lambda: write_report(
+            explore_dir=explored, model_path=model, out_dir=REPORT, schedules=explored_schedules(explored, model), placements=PLACEMENTS
+        ),
     )
     pareto = pd.read_csv(explored / "pareto.csv")
     if as_json:

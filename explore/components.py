@@ -6,6 +6,7 @@ events are counted by `fit.compose.event_counts`,
     dynamic energy = sum over components of clock cycles x instances x idle energy + sum over actions of count x energy
 """
 
+from collections.abc import Container
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +14,8 @@ import numpy as np
 import pandas as pd
 
 from fit.blocks import term_values
-from fit.compose import design_parameters, modelled_uses, predict, terms_by_statistic
-from fit.model import FittedModel, reference_corner
+from fit.compose import Use, design_parameters, modelled_uses, predict, terms_by_statistic
+from fit.model import FittedBlock, FittedModel, reference_corner
 from hw.config import AcceleratorConfig
 from hw.dram import dram_energy_j
 from hw.dram_part import DramPart
@@ -70,13 +71,13 @@ def calibrate(model: FittedModel, config: AcceleratorConfig, part: DramPart, *, 
         block = model.blocks[use.block]
         supply = model.reference_vdd_v if use.domain == "memory" else {"vdd_v": vdd_v, "sram_vdd_v": sram_vdd_v}[block.supply]
 
-        def value(quantity: str, names=None, use=use, block=block, supply=supply) -> float:
+        def value(quantity: str, names: Container[str] | None = None, use: Use = use, block: FittedBlock = block, supply: float = supply) -> float:
             law = block.laws.get(quantity)
             if law is None:  # `absent`: zero in every measurement
                 return 0.0
             structure = np.asarray(law.structure(term_values(tuple(t.name for t in law.terms), use.parameters), names)).ravel()[0]
             reference = reference_corner(model)
-            return float(structure * law.factor(reference._replace(vdd_v=np.float64(supply)), reference))
+            return float(structure * law.factor(reference._replace(vdd_v=np.asarray(supply)), reference))
 
         parts = terms_by_statistic(block, "idle_energy_j")
         idle = value("idle_energy_j", parts[""])
@@ -108,7 +109,7 @@ def calibrate(model: FittedModel, config: AcceleratorConfig, part: DramPart, *, 
         {"component": "dram", "block": part.name, "domain": "dram", "clocks": "", "instances": 1, "words": 0, "bits": part.geometry.data_bits,
          "vdd_v": part.currents.supply_v[-1], "area_um2": 0.0, "leakage_w": 0.0, "idle_energy_per_cycle_j": 0.0, "provisional": part.provisional}
     )  # fmt: skip
-    nothing = {"read_bytes": 0, "write_bytes": 0, "activates": 0, "busy_s": 0, "total_s": 0}
+    nothing: dict[str, Any] = {"read_bytes": 0, "write_bytes": 0, "activates": 0, "busy_s": 0, "total_s": 0}
     for action, counter, given in (
         ("read", "bytes", {"read_bytes": 1}), ("write", "bytes", {"write_bytes": 1}), ("activate", "activates", {"activates": 1}),
         ("busy", "seconds", {"busy_s": 1, "total_s": 1}), ("wait", "seconds", {"total_s": 1}),

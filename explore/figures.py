@@ -23,7 +23,7 @@ SYMBOLS = (("circle", "o"), ("square", "s"), ("diamond", "D"), ("triangle-up", "
 FILE_KINDS: dict[str, dict[str, Any]] = {"svg": {"metadata": {"Date": None}}, "pdf": {"metadata": {"CreationDate": None}}, "png": {"dpi": 150}}
 """Files of each figure and how matplotlib makes them: without dates."""
 
-_RC = {
+_RC: Any = {
     "svg.hashsalt": "voltfront", "font.family": "DejaVu Sans", "font.size": 8, "axes.grid": True, "grid.alpha": 0.3, "grid.linewidth": 0.5,
     "axes.axisbelow": True, "legend.fontsize": 7, "legend.frameon": False, "text.usetex": False,
 }  # fmt: skip
@@ -77,7 +77,7 @@ def plotly_figure(chart: Chart) -> dict[str, Any]:
 
     plotly.js reads some HTML in its texts, so all texts are escaped.
     """
-    axis = {"zeroline": False, "automargin": True}
+    axis: dict[str, Any] = {"zeroline": False, "automargin": True}
     y_axis = axis | {"title": {"text": html.escape(chart.y_label)}}
     if chart.y_categories:
         names = [html.escape(name) for name in chart.y_categories]
@@ -164,8 +164,8 @@ def _draw(axes: Axes, chart: Chart) -> None:
     left = np.zeros(len(place))
     for series in chart.series:
         x, label = np.asarray(series.x, dtype=float), _plain(series.name) if series.listed else None
-        y = np.array([place[v] for v in series.y]) if place else np.asarray(series.y, dtype=float)
-        mark = {"marker": SYMBOLS[series.symbol][1], "markersize": 3.5, "color": series.color, "label": label}
+        y = np.array([place[str(v)] for v in series.y]) if place else np.asarray(series.y, dtype=float)
+        mark: dict[str, Any] = {"marker": SYMBOLS[series.symbol][1], "markersize": 3.5, "color": series.color, "label": label}
         if series.look == "bar":
             bars = np.bincount(y.astype(int), x, len(place))
             axes.barh(range(len(place)), bars, left=left, color=series.color, label=label)

@@ -81,6 +81,7 @@ def _log_sds(model: FittedModel, v: dict[str, NDArray], energy: NDArray, sd: dic
     Errors of the laws are independent of one another, but the same for all layers. The chip's dynamic energy varies with its
     law, leakage and the DRAM's static energy with the time they last, leakage with its law too.
     """
+    assert model.cycles is not None, "evaluate refuses a model without cycles"
     latency = np.hypot(model.cycles.log_sd, sd["fmax_log_sd"])
     leakage = v["core_leakage_energy_j"] + v["memory_leakage_energy_j"]
     dynamic = v["core_energy_j"] + v["memory_side_energy_j"] - leakage

@@ -25,7 +25,7 @@ from explore.report_charts import (
     unique_key,
 )
 from explore.report_page import escaped, explorer, figure, folded, page, table, write_page
-from explore.report_points import CONDITIONS, LIMIT, design_form, packed_case
+from explore.report_points import CONDITIONS, LIMIT, design_form, packed_case, read_pictures
 from fit.model import ErrorSummary, FittedModel, read_model
 from flow.tech import load_technology, technology_names
 from hw.errors import ConfigError
@@ -36,12 +36,15 @@ TEXTS = ("network", "precision", "technology", "dram", "architecture", "process"
 """Columns that hold text; all others hold numbers."""
 
 
-def write_report(*, explore_dir: Path, model_path: Path, out_dir: Path, headline: Path | None = None) -> Path:
+def write_report(
+    *, explore_dir: Path, model_path: Path, out_dir: Path, headline: Path | None = None, schedules: pd.DataFrame | None = None, placements: Path | None = None,
+) -> Path:  # fmt: skip
     """Write `index.html` and `figures/*.png`, `.svg` and `.pdf` into `out_dir` from the results in `explore_dir`; returns the page's path.
 
     `headline` is a PNG file to which the fronts of all networks are copied as one figure (README shows docs/pareto.png).
-    The same input gives the same bytes. Files appear whole, the page last; raises `ConfigError` for a missing or damaged
-    input before anything is written.
+    `schedules` are rows of `explore.report_schedules`, `placements` is a folder of pictures `<architecture>.png` (`voltfront placement`): both
+    are shown in the panel of their architecture. The same input gives the same bytes. Files appear whole, the page last; raises
+    `ConfigError` for a missing or damaged input before anything is written.
     """
     pareto = _read_points(explore_dir / "pareto.csv")
     dvfs = _read_points(explore_dir / "dvfs.csv", ("sweep", "effectiveness"))
@@ -59,7 +62,7 @@ def write_report(*, explore_dir: Path, model_path: Path, out_dir: Path, headline
     sweeps = [folded(case.dvfs, "Sweeps", f"sweeps-{case.key}", _SAME) for case in cases]
     best = [folded(case.best, "Sweep", f"sweep-{case.key}", _SAME) for case in cases]
     sections = [
-        ("explorer", "Explore", explorer(_explorer_data(explore_dir / "points.parquet", cases, run))),
+        ("explorer", "Explore", explorer(_explorer_data(explore_dir / "points.parquet", cases, run, placements)) + _schedules(cases, schedules)),
         ("summary", "Summary", _summary(cases, model, pareto) + figure(shares) + "".join(_points_table(case) for case in cases)),
         ("front", "Pareto fronts and voltage sweeps", _FRONT + "".join(map(figure, fronts, sweeps))),
         ("energy", "Where the energy goes", _ENERGY + "".join(map(figure, energies, best))),
@@ -72,7 +75,7 @@ def write_report(*, explore_dir: Path, model_path: Path, out_dir: Path, headline
     return out_dir / "index.html"
 
 
-def _explorer_data(path: Path, cases: Sequence[CaseResults], run: dict) -> dict:
+def _explorer_data(path: Path, cases: Sequence[CaseResults], run: dict, placements: Path | None) -> dict:
     """What page/explorer.js reads: packed points of every case and what is the same for all."""
     packed = []
     for case in cases:
@@ -81,7 +84,24 @@ def _explorer_data(path: Path, cases: Sequence[CaseResults], run: dict) -> dict:
         same = {name: str(first[name]) for name in CONDITIONS}
         points = packed_case(path, key, case.dvfs[case.dvfs["sweep"] == "dvfs"], LIMIT // len(cases))
         packed.append(key | {"key": case.key, "caption": case.caption, "same": same} | points)
-    return {"cases": packed, "case_columns": list(CASE), "parts": list(ENERGIES), "palette": PALETTE, "design": design_form(run)}
+    names = sorted({name for case in packed for name in case["names"]})
+    return {
+        "cases": packed, "case_columns": list(CASE), "parts": list(ENERGIES), "palette": PALETTE, "design": design_form(run),
+        "pictures": {} if placements is None else read_pictures(placements, names),
+    }  # fmt: skip
+
+
+def _schedules(cases: Sequence[CaseResults], schedules: pd.DataFrame | None) -> str:
+    """The rows of each case, for the panel of the chosen architecture and to download."""
+    if schedules is None:
+        return ""
+    parts = []
+    for case in cases:
+        own = {name: case.pareto.iloc[0][name] for name in ("network", "batch", "dram")}
+        rows = schedules[(schedules[list(own)] == list(own.values())).all(axis=1)]
+        if len(rows):
+            parts.append(folded(rows, f"Schedules of {case.name}", f"schedules-{case.key}", _SAME))
+    return "".join(parts)
 
 
 def _read(path: Path, columns: Sequence[str]) -> pd.DataFrame:

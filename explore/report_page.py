@@ -84,6 +84,9 @@ The list under the chart holds the same points for keyboards and screen readers.
 <div id="chosen-point" class="controls"></div><div id="chosen-diagram"></div><div id="chosen-numbers"></div>
 <div class="pair"><div id="chosen-energy" role="img"></div><div id="chosen-roofline" role="img"></div></div>
 <div id="chosen-layers" role="img"></div><div id="chosen-layers-table"></div>
+<h4>Schedule: a voltage and clock for each layer</h4><p id="chosen-schedule-words"></p>
+<div id="chosen-schedule" role="img"></div><div id="chosen-schedule-table"></div>
+<h4>Placement</h4><div id="chosen-placement"></div>
 <h4>Its RTL</h4><p>Save the design file and run the command:</p><pre id="chosen-yaml" tabindex="0"></pre><pre id="chosen-command" tabindex="0"></pre>
 <button type="button" id="chosen-download">Download the design file</button></div>
 """

@@ -1,6 +1,7 @@
 """The points that a reader can explore in the report: which of them the page holds, and how they are packed into it."""
 
 import base64
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from explore.space import AXES
 from hw.config import Array, Buffers, Memory
 from hw.dram_part import load_dram_part
 from hw.errors import ConfigError
+from hw.settings import Settings
 
 LIMIT = 100_000
 """Points in one page at most, over all cases: what a browser draws without delay."""
@@ -32,7 +34,7 @@ NAMES = ("bound",)
 CONDITIONS = ("process", "temperature_c", "back_bias_v")
 """Columns by which points can be filtered where they vary."""
 
-GROUPS = {"array": Array, "buffers": Buffers, "memory": Memory}
+GROUPS: dict[str, type[Settings]] = {"array": Array, "buffers": Buffers, "memory": Memory}
 """Parts of a design file that the columns `AXES` fill."""
 
 
@@ -140,6 +142,19 @@ def _dram_rate(dram: str) -> float | None:
         return load_dram_part(dram).peak_bandwidth_bytes_per_s
     except ConfigError:
         return None
+
+
+def read_pictures(folder: Path, names: Sequence[str]) -> dict[str, str]:
+    """The pictures `<name>.png` in `folder`, of those names that have one, as addresses that hold them; raises `ConfigError` for another format."""
+    found = {}
+    for name in names:
+        path = folder / f"{name}.png"
+        if re.fullmatch(r"[a-z0-9_]+", name) and path.is_file():
+            content = path.read_bytes()
+            if not content.startswith(b"\x89PNG"):
+                raise ConfigError(f"picture must be a PNG file, not another ({path}); make it with `voltfront placement`")
+            found[name] = "data:image/png;base64," + base64.b64encode(content).decode("ascii")
+    return found
 
 
 def design_form(run: dict) -> dict:

@@ -91,7 +91,9 @@ def best_plan(
     chosen = matrix(np.arange(layers * points), arcs + np.tile(np.arange(points), layers), -np.ones(layers * points), layers * points)
     constraints.append(LinearConstraint((uses + chosen).tocsr(), -np.inf, 0))
     constraints.append(LinearConstraint(matrix(np.zeros(points, dtype=int), arcs + np.arange(points), np.ones(points), 1), 0, transitions.max_points))
-    limited, limit, wanted = (seconds, deadline_s, joules - idle_w * seconds) if deadline_s is not None else (joules, budget_j, seconds)
+    limited, wanted = (seconds, joules - idle_w * seconds) if deadline_s is not None else (joules, seconds)
+    limit = deadline_s if deadline_s is not None else budget_j
+    assert limit is not None
     scale, goal = max(limit, 1e-30), np.abs(wanted).max() or 1.0
     constraints.append(LinearConstraint(limited[None, :] / scale, -np.inf, 1))
     found = milp(wanted / goal, integrality=np.ones(arcs + points), bounds=(0, 1), constraints=constraints, options={"mip_rel_gap": 0.0})

@@ -5,12 +5,13 @@ import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import yaml
 
 from explore.exploration import DRAM, Exploration, cases_of, explore_all
-from fit.model import FittedModel, read_model, write_model
+from fit.model import FittedLaw, FittedModel, read_model, write_model
 from flow.characterize import source_commit
 from flow.files import write_text_whole
 from hw.dram import dram_parts
@@ -38,7 +39,7 @@ class Constant:
 def scaled(model: FittedModel, blocks: Callable[[str], bool], quantities: Callable[[str], bool], factor: float) -> FittedModel:
     """The model with the laws of these quantities of these blocks multiplied by `factor`."""
 
-    def times(law):
+    def times(law: FittedLaw) -> FittedLaw:
         return law.model_copy(update={"terms": tuple(term.model_copy(update={"value": term.value * factor}) for term in law.terms)})
 
     changed = {
@@ -62,10 +63,10 @@ def main() -> None:
     model = read_model(MODEL)
     cases = cases_of(NETWORKS, BATCHES)
 
-    def explored(name: str, **options) -> pd.DataFrame:
+    def explored(name: str, **options: Any) -> pd.DataFrame:
         print(f"study: {name}", file=sys.stderr, flush=True)
-        options = {"model_path": MODEL, "space": SPACE, "dram": DRAM, "cases": cases} | options
-        return summary(explore_all(out=_path(name), workers=1, command=COMMAND, **options))
+        given: dict[str, Any] = {"model_path": MODEL, "space": SPACE, "dram": DRAM, "cases": cases} | options
+        return summary(explore_all(out=_path(name), workers=1, command=COMMAND, **given))
 
     base, free = explored("base"), explored("free memory", free_memory=True)
     parts = {part: base if part == DRAM else explored(part, dram=part) for part in dram_parts()}
@@ -127,7 +128,7 @@ def claims(base: pd.DataFrame, free: pd.DataFrame) -> dict[str, bool]:
 
 
 def _table(header: list[str], rows: list[list]) -> str:
-    def text(value) -> str:
+    def text(value: object) -> str:
         return f"{value:.3g}" if isinstance(value, float) else str(value)
 
     return "\n".join(["| " + " | ".join(header) + " |", "|" + " --- |" * len(header), *("| " + " | ".join(map(text, row)) + " |" for row in rows)])

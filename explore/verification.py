@@ -7,6 +7,7 @@ at the technology's corners and at the point's own. What is finished is kept (sh
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -225,10 +226,13 @@ def comparisons(model: FittedModel, checked: Sequence[Checked]) -> tuple[Compari
     rows = [(c.sample.cycles / c.measured_cycles - 1, point.point.config.name) for point in checked for c in point.layers]
     found: tuple[Comparison, ...] = ()
     if rows:
+        assert model.cycles is not None, "points were explored with this model"
         errors, log_sd = np.array([error for error, _ in rows]), model.cycles.log_sd
+        summary = ErrorSummary.of(errors, [name for _, name in rows])
+        assert summary is not None, "measured cycles are finite"
         found += (
             Comparison(
-                quantity="cycles", split=SPLIT, model=ErrorSummary.of(errors, [name for _, name in rows]), ideal=None, rank_correlation=None,
+                quantity="cycles", split=SPLIT, model=summary, ideal=None, rank_correlation=None,
                 interval_coverage=float(np.mean(np.abs(np.log1p(errors)) <= NORMAL_90 * log_sd)), half_width=float(np.expm1(NORMAL_90 * log_sd)),
                 outside_range=0,
             ),
@@ -255,7 +259,7 @@ def check_all(job: Job, points: Sequence[Point], workers: int, finished: Callabl
     done: dict[int, Checked] = {}
     failed: list[tuple[str, ConfigError | ToolError]] = []
 
-    def keep(number: int, work) -> None:
+    def keep(number: int, work: Callable[[], Checked]) -> None:
         try:
             done[number] = work()
         except (ConfigError, ToolError) as error:
@@ -266,7 +270,7 @@ def check_all(job: Job, points: Sequence[Point], workers: int, finished: Callabl
     with tqdm(total=len(points), desc="verify", unit="point", disable=None, mininterval=5) as bar:
         if workers == 1:
             for number, point in enumerate(points):
-                keep(number, lambda point=point: check_point(job, point))
+                keep(number, partial(check_point, job, point))
                 bar.update()
         else:
             with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:

@@ -74,8 +74,8 @@ def as_rows(model: FittedModel, checked: Sequence[Checked]) -> list[dict]:
 
     for point in checked:
         for layer in point.layers:
-            add(point, "cycles", f"{layer.layer.shape.name}: {part_text(layer)}", layer.sample.cycles, layer.measured_cycles, model.cycles.log_sd)
-        add(point, "cycles", "network", point.point.cycles, point.network_cycles, model.cycles.log_sd)
+            add(point, "cycles", f"{layer.layer.shape.name}: {part_text(layer)}", layer.sample.cycles, layer.measured_cycles, _cycles_log_sd(model))
+        add(point, "cycles", "network", point.point.cycles, point.network_cycles, _cycles_log_sd(model))
         for _, row in point.errors.iterrows() if point.errors is not None else ():
             where = f"{row['vdd_v']:g} V, memories {row['sram_vdd_v']:g} V" if row["quantity"] != "area" else "design"
             add(point, row["quantity"], where, row["predicted"], row["measured"], row["log_sd"])
@@ -145,7 +145,7 @@ def _cycles(model: FittedModel, checked: Sequence[Checked]) -> str:
         p, measured = c.point, c.network_cycles
         cells = (
             p.config.name, str(p.config.multipliers), f"{p.corner.vdd_v:g}", f"{p.freq_hz / 1e6:.1f}", f"{p.throughput_ips:.4g}", f"{p.cycles:,.0f}",
-            f"{measured:,.0f}", _error(p.cycles, measured), _inside(p.cycles, measured, model.cycles.log_sd), percent_text(c.simulated, 0),
+            f"{measured:,.0f}", _error(p.cycles, measured), _inside(p.cycles, measured, _cycles_log_sd(model)), percent_text(c.simulated, 0),
         )  # fmt: skip
         rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows)
@@ -155,6 +155,7 @@ def _designs(checked: Sequence[Checked]) -> str:
     rows = [f"| architecture | V | {' | '.join(UNITS)} | inside | clock held |", "| --- " * (4 + len(UNITS)) + "|"]
     for c in checked:
         own = c.own_errors()
+        assert own is not None, "these points are characterized"
         cells = [c.point.config.name, f"{c.point.corner.vdd_v:g}"]
         for quantity, unit in UNITS.items():
             predicted, measured = own.loc[quantity, "predicted"], own.loc[quantity, "measured"]
@@ -174,10 +175,15 @@ def _layers(model: FittedModel, checked: Sequence[Checked]) -> str:
             shown = f"{layer.layer.shape.name}{f' (x{layer.layer.repeats})' if layer.layer.repeats > 1 else ''}"
             cells = (
                 c.point.config.name, shown, part_text(layer), f"{predicted:,.0f}", f"{measured:,}", _error(predicted, measured),
-                _inside(predicted, measured, model.cycles.log_sd),
+                _inside(predicted, measured, _cycles_log_sd(model)),
             )  # fmt: skip
             rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows)
+
+
+def _cycles_log_sd(model: FittedModel) -> float:
+    assert model.cycles is not None, "points were explored with this model"
+    return model.cycles.log_sd
 
 
 def _inside(predicted: float, measured: float, log_sd: float) -> str:

@@ -4,6 +4,7 @@ import json
 import os
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import click
@@ -27,13 +28,15 @@ PATH = click.Path(path_type=Path)
 @click.option("--page", "page_path", type=PATH, help="Also write the page, after every point.")
 @click.option("--workers", type=click.IntRange(min=1), help="Points at a time.  [default: one per processor]")
 @click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-def verify(technology, model, explore_dir, network, batch, points, architectures, most_multipliers, most_cycles, cycles_only, plan, out, page_path, workers,
-           as_json):  # fmt: skip
+def verify(
+    technology: str, model: Path | None, explore_dir: Path, network: str | None, batch: int | None, points: int, architectures: tuple[str, ...],
+    most_multipliers: int, most_cycles: int, cycles_only: bool, plan: str, out: Path, page_path: Path | None, workers: int | None, as_json: bool,
+) -> None:  # fmt: skip
     """Build points of a Pareto front, simulate the network's layers on their RTL, characterize them, and compare with what was predicted."""
     import datetime
 
     from explore.front_points import named, read_front, spread
-    from explore.verification import Job, check_all
+    from explore.verification import Checked, Job, check_all
     from explore.verification_page import Provenance, as_rows, page, summary_text
     from fit.model import read_model
     from flow.cache import file_hash
@@ -60,7 +63,7 @@ def verify(technology, model, explore_dir, network, batch, points, architectures
         model=model, plan=calibration, technology=target, shards=out / "shards", most_cycles=most_cycles, measured=not cycles_only, command=command
     )  # fmt: skip
 
-    def finished(checked) -> None:
+    def finished(checked: Sequence[Checked]) -> None:
         write_text_whole(out / "verification.json", json.dumps({"run": vars(origin), "rows": as_rows(fitted, checked)}, indent=1) + "\n")
         if page_path is not None:
             write_text_whole(page_path, page(fitted, checked, origin))

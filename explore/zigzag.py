@@ -16,6 +16,7 @@ idle clock cycles, leakage, engines, FIFOs, requantization and the DRAM's standb
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 from explore.components import CalibratedDesign
 from hw.config import AcceleratorConfig
@@ -149,7 +150,7 @@ def mapping(shapes: Sequence[LayerShape], config: AcceleratorConfig) -> list[dic
     for shape in shapes:
         sizes, tiling = _sizes(shape, config), expressed_tiling(shape, config)
         block, passes = _factor(tiling.tile_w, a.acc_depth), tiling.tile_k // a.cols
-        tile = [["OX", block], ["C", sizes["C"] // a.lanes], ["FX", sizes["FX"]], ["FY", sizes["FY"]]]
+        tile: list[list[Any]] = [["OX", block], ["C", sizes["C"] // a.lanes], ["FX", sizes["FX"]], ["FY", sizes["FY"]]]
         tile += [["OX", tiling.tile_w // block], ["OY", tiling.tile_h], ["K", passes]]
         space = [["OX", shape.out_w // tiling.tile_w], ["OY", sizes["OY"] // a.rows // tiling.tile_h]]
         channels = [["K", sizes["K"] // a.cols // passes]]

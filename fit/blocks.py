@@ -257,9 +257,30 @@ PATH_TERMS = {
     "sram_parameter": ("post_depth",),
 }
 """What a path that starts or ends in a group of registers (`start` and `end` in `paths.csv`) gets longer with, besides a constant."""
+LOGIC, MEMORIES = "logic", "sram"
+"""Where paths start or end that a law does not tell apart."""
+_ELEMENTS = ("pe", "pe_row", "pe_accumulator")
+
+
+def path_group(start: str, end: str) -> tuple[str, str]:
+    """Start and end of the paths that share a law with the one from a group of registers to another.
+
+    Inside rows of processing elements each pair is a stage of the pipeline. A path from a memory has its access time in it, wherever it
+    ends. All else is control that shares its slow parts, and a path goes where synthesis happened to put them: only the slowest of all that arrive at a
+    group of registers is much alike from design to design.
+    """
+    if start in _ELEMENTS and end in _ELEMENTS:
+        return start, end
+    if start.startswith("sram_"):
+        return start, LOGIC
+    return LOGIC, MEMORIES if end.startswith("sram_") else end
 
 
 def path_terms(start: str, end: str) -> tuple[str, ...]:
-    """Names of the terms of the path from one group of registers to another, the first ones more likely to matter."""
-    between = () if start == end or end.startswith("pe") else ("trunk",)
+    """Names of the terms of a `path_group`, the first ones more likely to matter."""
+    between = () if start in _ELEMENTS else ("trunk",)
     return tuple(dict.fromkeys(("one", *between, *PATH_TERMS.get(end, ()), *PATH_TERMS.get(start, ()))))
+
+
+SKEW_TERMS = ("one", "trunk")
+"""What the skew of the core's clock grows with: its tree has to reach across the design."""

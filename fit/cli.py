@@ -12,7 +12,7 @@ import click
 @click.option("--paths", type=click.Path(path_type=Path), help="Table of paths. [default: paths.csv beside the corners]")
 @click.option("--cycles", type=click.Path(path_type=Path), help="Table of RTL cycles, beside the random cases that ship. [default: build/tables/cycles.csv]")
 @click.option("--out", type=click.Path(path_type=Path), help="Model file. [default: build/models/<technology>.json]")
-@click.option("--process", help="Process of the rows to fit, if the table has several.")
+@click.option("--process", help="Process to fit, by itself. [default: tt, and beside it each other one in the table, in <model>_<process>.json]")
 @click.option("--layout", type=click.Choice(["fanout", "placed"]), help="Layout of the rows to fit, if the table has several.")
 @click.option("--plan", default="quick", show_default=True, help="Calibration plan whose held-out designs validate the fit.")
 @click.option("--in-turn/--not-in-turn", default=True, show_default=True, help="Leave every other whole design out in turn: sets the width of the intervals.")
@@ -25,6 +25,7 @@ def fit(technology, corners, paths, cycles, out, process, layout, plan, in_turn,
     """
     from fit.cycle_fit import FRESH, cycle_tables
     from fit.explain import explain, validation_table
+    from fit.fitting import beside, fit_beside
     from fit.fitting import fit as fit_tables
     from fit.model import read_model
     from flow.plan import load_plan
@@ -35,14 +36,16 @@ def fit(technology, corners, paths, cycles, out, process, layout, plan, in_turn,
         click.echo(json.dumps(model.model_dump(mode="json")) if as_json else explain(model))
         return
     corners = corners or Path("build/tables") / technology / "corners.csv"
-    model = fit_tables(
-        corners_csv=corners, paths_csv=paths or corners.with_name("paths.csv"), cycles_csv=cycle_tables(cycles),
-        fresh_cycles_csv=FRESH, out=out,
-        held_out=load_plan(plan).held_out, in_turn=in_turn, process=process, layout=layout,
-        progress=(lambda _: None) if as_json else lambda what: click.echo(f"fit: {what}", err=True),
-    )  # fmt: skip
+    options = {
+        "corners_csv": corners, "paths_csv": paths or corners.with_name("paths.csv"), "out": out, "held_out": load_plan(plan).held_out, "in_turn": in_turn,
+        "progress": (lambda _: None) if as_json else lambda what: click.echo(f"fit: {what}", err=True),
+    }  # fmt: skip
+    model = fit_tables(**options, cycles_csv=cycle_tables(cycles), fresh_cycles_csv=FRESH, process=process, layout=layout)
+    models = {out: model} | ({beside(out, other.process): other for other in fit_beside(model, **options)} if process is None else {})
     if as_json:
-        click.echo(json.dumps({"model": str(out), "validation": [c.model_dump(mode="json") for c in model.validation]}))
-    else:
-        click.echo(validation_table(model.validation))
-        click.echo(f"model: {out}")
+        found = [{"model": str(path), "process": m.process, "validation": [c.model_dump(mode="json") for c in m.validation]} for path, m in models.items()]
+        click.echo(json.dumps(found[0] | {"beside": found[1:]}))
+        return
+    for path, fitted in models.items():
+        click.echo(validation_table(fitted.validation))
+        click.echo(f"model: {path} ({fitted.process})")

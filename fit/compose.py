@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from fit.blocks import BLOCKS, TERMS, Parameters, term_values
 from fit.laws import Corners
-from fit.model import FittedBlock, FittedModel, beyond, check_range, reference_corner
+from fit.model import FittedBlock, FittedLaw, FittedModel, beyond, check_range, reference_corner
 from flow.table import PARAMETERS, parameters_of
 from hw.config import PARAMETER_BYTES, AcceleratorConfig
 from hw.errors import ModelError
@@ -250,7 +250,7 @@ def _sum(reference: NDArray, factor: NDArray) -> NDArray:
 class DesignLaws:
     """What `Designs` is made of. The fields of the same name as there hold [designs, voltages]; those of the memory domain one voltage.
 
-    A path takes the delay laws[start] of `delays`, and of laws[end] unless that is -1 (a memory's access or setup time).
+    A path takes the delay laws[start] of `delays`, and of laws[end] unless that is -1 (a memory's access time).
     """
 
     core_cycle_j: Terms
@@ -265,6 +265,8 @@ class DesignLaws:
     busiest_cycle_j: Terms
     """Energy of a cycle in which everything works, over both domains."""
     delays: Terms
+    skew: Terms
+    """What the clock's skew adds to the longest path of the core."""
     paths: tuple[str, ...]
     start: NDArray
     end: NDArray
@@ -357,13 +359,17 @@ def design_laws(
     delays, paths, start, end = _paths(model, "core", p, roles, law, corners["vdd_v"])
     memory_delays, _, memory_start, memory_end = _paths(model, "memory", p, roles, law, nominal)
     memory_laws = np.concatenate([memory_delays.reference * memory_delays.factor[:, 0], np.zeros((len(p["rows"]), 1))], axis=1)
+    skew = Terms(reference=np.zeros((len(p["rows"]), 0)), factor=np.zeros((0, len(vdd))), log_sd=np.zeros(0))
+    if model.skew is not None:
+        own = _path_value(model, model.skew, p, corners["vdd_v"])
+        skew = Terms(reference=own.reference[:, None], factor=own.factor[None, :], log_sd=np.array([own.log_sd]))
     events = {side: {key[2]: terms(*key) for key in sums if key[:2] == ("event", side)} for side in ("core", "memory")}
     return DesignLaws(
         core_cycle_j=terms("cycle", "core", "core"), core_event_j=events["core"], core_leakage_w=terms("leakage", "core"),
         crossing_cycle_j=terms("cycle", "memory", "core", voltages=1), memory_cycle_j=terms("cycle", "memory", "memory", voltages=1),
         memory_event_j={name: replace(t, factor=t.factor[:, :1]) for name, t in events["memory"].items()},
         memory_leakage_w=terms("leakage", "memory", voltages=1), core_area_um2=terms("area", "core", voltages=1),
-        memory_area_um2=terms("area", "memory", voltages=1), busiest_cycle_j=terms("busiest"), delays=delays, paths=paths, start=start, end=end,
+        memory_area_um2=terms("area", "memory", voltages=1), busiest_cycle_j=terms("busiest"), delays=delays, skew=skew, paths=paths, start=start, end=end,
         memory_period_s=(memory_laws[:, memory_start] + memory_laws[:, memory_end]).max(axis=1),
         outside_supply=np.any([beyond(values, valid) for values, valid, _ in supplies.values()], axis=0),
     )  # fmt: skip
@@ -383,20 +389,25 @@ def predict(
         model, parameters, vdd_v, sram_vdd_v=sram_vdd_v, temperature_c=temperature_c, back_bias_v=back_bias_v, extrapolate=extrapolate
     )  # fmt: skip
     shape = laws.core_cycle_j.grid.shape
-    period, period_sd, limit = np.zeros(shape), np.zeros(shape), np.zeros(shape, dtype=int)
+    longest, longest_sd, limit = np.zeros(shape), np.zeros(shape), np.zeros(shape, dtype=int)
     for number, (start, end) in enumerate(zip(laws.start, laws.end, strict=True)):
         own = [start] if end < 0 else [start, end]
         path = Terms(reference=laws.delays.reference[:, own], factor=laws.delays.factor[own], log_sd=laws.delays.log_sd[own])
         delay = path.grid
-        longer = delay > period
-        period[longer], limit[longer] = delay[longer], number
-        period_sd[longer] = path.sd[longer] / delay[longer]
+        longer = delay > longest
+        longest[longer], longest_sd[longer], limit[longer] = delay[longer], path.sd[longer], number
+    period = longest + laws.skew.grid
+    period_sd = np.hypot(longest_sd, laws.skew.sd) / period
     core_area, memory_area = laws.core_area_um2, laws.memory_area_um2
+    inside = within_range(model, _arrays(parameters))
 
     def interval(quantity: str, analytic: NDArray) -> NDArray:
-        """The standard deviation found with designs left out, else that of the single laws."""
+        """The standard deviation found with whole designs, inside the fitted range or beyond it, else that of the single laws."""
         known = model.intervals.get(quantity)
-        return analytic if known is None else np.full(analytic.shape, known.log_sd)
+        if known is None:
+            return analytic
+        own = np.where(inside, known.log_sd, known.outside_log_sd)
+        return np.broadcast_to(own[:, None] if analytic.ndim == 2 else own, analytic.shape)
 
     area, leakage_w = (core_area.grid + memory_area.grid)[:, 0], laws.core_leakage_w.grid + laws.memory_leakage_w.grid
     return Designs(
@@ -408,7 +419,7 @@ def predict(
         energy_log_sd=interval("energy", laws.busiest_cycle_j.sd / laws.busiest_cycle_j.grid),
         leakage_log_sd=interval("leakage", np.hypot(laws.core_leakage_w.sd, laws.memory_leakage_w.sd) / leakage_w),
         area_log_sd=interval("area", np.hypot(core_area.sd, memory_area.sd)[:, 0] / area),
-        extrapolated=~within_range(model, _arrays(parameters))[:, None] | laws.outside_supply[None, :], provisional=model.provisional,
+        extrapolated=~inside[:, None] | laws.outside_supply[None, :], provisional=model.provisional,
     )  # fmt: skip
 
 
@@ -459,26 +470,28 @@ def terms_by_statistic(block: FittedBlock, quantity: str) -> dict[str, tuple[str
     return found
 
 
+def _path_value(model: FittedModel, law: FittedLaw, p: Parameters, corners: Corners) -> _Value:
+    """A delay of whole designs."""
+    structure = law.structure(term_values(tuple(term.name for term in law.terms), p))
+    return _Value(reference=structure, factor=law.factor(corners, reference_corner(model)), log_sd=law.log_sd)
+
+
 def _paths(
     model: FittedModel, domain: str, p: Parameters, roles: dict[str, Use], law: Callable[[Use, str], _Value], corners: Corners
 ) -> tuple[Terms, tuple[str, ...], NDArray, NDArray]:  # fmt: skip
-    """Delay laws, names of paths, and the laws that each path adds up (-1: none): its logic, and a memory's access or setup time."""
+    """Delay laws, names of paths, and the laws that each path adds up (-1: none): its logic, and a memory's access time."""
     laws: list[_Value] = []
-    memories: dict[tuple[str, str], int] = {}
+    memories: dict[str, int] = {}
     found: list[tuple[str, int, int]] = []
     for name, path in model.paths.items():
         if path.domain != domain:
             continue
-        terms = term_values(tuple(term.name for term in path.law.terms), p)
-        own = _Value(reference=path.law.structure(terms), factor=path.law.factor(corners, reference_corner(model)), log_sd=path.law.log_sd)
-        laws.append(own)
+        laws.append(_path_value(model, path.law, p, corners))
         logic, memory = len(laws) - 1, -1
         if path.memory:
-            key = path.memory, "register_to_output_s" if path.start == path.memory else "input_to_register_s"
-            if key not in memories:
-                memories[key] = len(laws)
-                laws.append(law(roles[key[0]], key[1]))
-            memory = memories[key]
+            memory = memories.setdefault(path.memory, len(laws))
+            if memory == len(laws):
+                laws.append(law(roles[path.memory], "register_to_output_s"))
         found.append((name, logic, memory))
     if not found:
         raise ModelError(f"model must have paths of the {domain} clock, not none; measure paths.csv and fit again")

@@ -109,7 +109,7 @@ def residual_table(frame: pd.DataFrame, coefficients: np.ndarray, designs_seen: 
     found = predict_cases(rows, coefficients)
     waiting = frame[["stall_load", "stall_store", "stall_program"]].sum(axis=1) / frame["core_cycles"]
     sizes = [name for name in LayerShape.model_fields if name in frame and name not in ("name", "kind")]
-    shapes = [LayerShape(name="row", kind=row["kind"], **{name: int(row[name]) for name in sizes}) for _, row in frame.iterrows()]
+    shapes = [LayerShape.model_validate({"name": "row", "kind": row["kind"]} | {name: int(row[name]) for name in sizes}) for _, row in frame.iterrows()]
     return pd.DataFrame({
         "design": frame["design"], "layer": frame["layer"], "operator": [operator_of(shape) for shape in shapes], "measured": frame["core_cycles"],
         "predicted": found[:, 0], "error": found[:, 0] / frame["core_cycles"] - 1, "ratio": frame["core_period_s"] / frame["mem_period_s"],
@@ -127,6 +127,7 @@ def summary(residuals: pd.DataFrame) -> str:
         groups += [(str(name), rows) for name, rows in residuals.groupby(column)]
     for name, rows in groups:
         e = ErrorSummary.of(rows["error"], rows["design"])
+        assert e is not None, "measured cycles are finite"
         lines.append(f"| {name} | {e.rows} | {100 * e.mean:.1f} % | {100 * e.median:.1f} % | {100 * e.p90:.1f} % | {100 * e.worst:.1f} % |")
     return "\n".join(lines)
 

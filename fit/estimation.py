@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from fit.blocks import BLOCKS, DELAYS, DERIVED, TERMS, Block, Parameters, path_terms, term_values
+from fit.blocks import BLOCKS, DELAYS, DERIVED, SKEW_TERMS, TERMS, Block, Parameters, path_group, path_terms, term_values
 from fit.compose import GLUE, uses
 from fit.laws import DELAY_LAWS, REFERENCE_C, VOLTAGE_LAWS, Corners
 from fit.model import NORMAL_90, ErrorSummary, FittedBlock, FittedLaw, FittedPath, LawComparison, Number
@@ -18,7 +18,7 @@ from hw.errors import ConfigError, ModelError
 
 WHOLE = "accelerator"
 """Rows of whole designs: they validate and take no part in any fit."""
-UNITS = {"area_um2": "um2", "leakage_w": "W", "delay_s": "s", **{name: "s" for name in DELAYS}}
+UNITS = {"area_um2": "um2", "leakage_w": "W", "delay_s": "s", "skew_s": "s", **{name: "s" for name in DELAYS}}
 _GEOMETRY = {
     "sram": re.compile(r".*_(?P<words>\d+)x(?P<bits>\d+)"),
     "two_clock_fifo": re.compile(r".*_w(?P<bits>\d+)_d(?P<words>\d+)"),
@@ -180,17 +180,47 @@ def compare_delay_laws(paths: dict[tuple[str, str, str], Samples], most: dict[tu
     return LawComparison(chosen=chosen, left_out_voltages=summaries)
 
 
+_CORNER = ["vdd_v", "sram_vdd_v", "temperature_c", "back_bias_v"]
+
+
+def grouped(paths: pd.DataFrame) -> pd.DataFrame:
+    """The slowest path of each `path_group` in each design and corner of `paths.csv`."""
+    groups = {pair: path_group(*pair) for pair in paths[["start", "end"]].drop_duplicates().itertuples(index=False, name=None)}
+    named = [groups[pair] for pair in zip(paths["start"], paths["end"], strict=True)]
+    paths = paths.assign(start=[start for start, _ in named], end=[end for _, end in named])
+    return paths.loc[paths.groupby(["design", "domain", "start", "end", *_CORNER])["delay_s"].idxmax()]
+
+
+def skew_samples(rows: pd.DataFrame, paths: pd.DataFrame) -> Samples | None:
+    """What the skew of the core's clock takes of the period of each whole design, its period less its slowest path; None where clocks are ideal."""
+    keys = ["design", *_CORNER]
+    slowest = paths[paths["domain"] == "core"].groupby(keys)["delay_s"].max().rename("slowest_s").reset_index()
+    rows = rows[rows["block"] == WHOLE].drop_duplicates(keys).merge(slowest, on=keys)
+    skew_s = (rows["min_period_s"] - rows["slowest_s"]).to_numpy(dtype=float)
+    skewed = skew_s > 1e-6 * rows["min_period_s"].to_numpy(dtype=float)
+    if not skewed.any():
+        return None
+    if not skewed.all():
+        bad = rows[~skewed].iloc[0]
+        raise ModelError(f"the clock's skew must be above 0 in every whole design or in none, not {skew_s[~skewed][0]:g} s ({bad['design']})")
+    terms = term_values(SKEW_TERMS, {"side_um": rows["side_um"].to_numpy(dtype=float)})
+    return Samples(
+        terms=np.column_stack(list(terms.values())), corners=corners_of(rows), value=skew_s, offset=np.zeros(len(rows)), sampling_log_sd=np.zeros(len(rows)),
+        curve=_numbers(rows, ["design"]), variant=_numbers(rows, ["design"]),
+    )  # fmt: skip
+
+
 def path_samples(paths: pd.DataFrame, blocks: dict[str, FittedBlock], reference: Corners) -> dict[tuple[str, str, str], Samples]:
-    """The measurements of the slow paths of `paths.csv`, by start, end and domain. `blocks` holds the memories' law."""
+    """The measurements of the slow paths of `grouped` paths, by start, end and domain. `blocks` holds the memories' law."""
     most, found = slowness(paths), {}
     for (start, end, domain), rows in paths.groupby(["start", "end", "domain"], sort=True):
         if most[start, end, domain] < SLOW_PATH:
             continue
-        memory = memory_of(start, end)
+        memory = memory_of(start)
         p = {name: rows[name].to_numpy(dtype=float) for name in (*PARAMETERS, "side_um")}
         offset = np.zeros(len(rows))
         if memory:
-            offset = memory_time(blocks, memory, start, p, corners_of(rows, "sram_vdd_v"), reference)
+            offset = access_s(blocks, memory, p, corners_of(rows, "sram_vdd_v"), reference)
         terms = term_values(path_terms(start, end), p)
         found[start, end, domain] = Samples(
             terms=np.column_stack(list(terms.values())), corners=corners_of(rows), value=rows["delay_s"].to_numpy(dtype=float), offset=offset,
@@ -201,19 +231,19 @@ def path_samples(paths: pd.DataFrame, blocks: dict[str, FittedBlock], reference:
 
 def slowness(paths: pd.DataFrame) -> dict[tuple[str, str, str], float]:
     """Largest part of a design's period that each path (start, end, domain) takes in any row."""
-    slowest = paths.groupby(["design", "domain", "vdd_v", "sram_vdd_v", "temperature_c", "back_bias_v"])["delay_s"].transform("max")
+    slowest = paths.groupby(["design", "domain", *_CORNER])["delay_s"].transform("max")
     return (paths["delay_s"] / slowest).groupby([paths["start"], paths["end"], paths["domain"]]).max().to_dict()
 
 
-def memory_of(start: str, end: str) -> str:
-    """The memory whose access or setup time is part of the path, empty if none; a path that ends in a memory has only that one's setup."""
-    return start if start.startswith("sram_") else end if end.startswith("sram_") else ""
+def memory_of(start: str) -> str:
+    """The memory whose access time is part of a path that starts there, empty if none; setup times count as logic."""
+    return start if start.startswith("sram_") else ""
 
 
-def memory_time(blocks: dict[str, FittedBlock], memory: str, start: str, p: Parameters, corners: Corners, reference: Corners) -> np.ndarray:
-    """Access time of the memory where the path starts there, else its setup time, s, for parameters and corners of one shape."""
+def access_s(blocks: dict[str, FittedBlock], memory: str, p: Parameters, corners: Corners, reference: Corners) -> np.ndarray:
+    """Access time of a memory, s, for parameters and corners of one shape."""
     role = next(use for use in uses(p) if use.role == memory)
-    law = blocks["sram"].laws["register_to_output_s" if start == memory else "input_to_register_s"]
+    law = blocks["sram"].laws["register_to_output_s"]
     return law.structure(term_values(tuple(t.name for t in law.terms), role.parameters)) * law.factor(corners, reference)
 
 
@@ -227,8 +257,13 @@ def fit_paths(
         name = f"{start} to {end}{' (memory)' if domain == 'memory' else ''}"
         before = near[name].law if near and name in near else None
         law = _fit(own, path_terms(start, end), f"delay of {name}", "delay_s", VOLTAGE_LAWS[delay_law], reference, errors, before)
-        found[name] = FittedPath(start=start, end=end, domain=domain, memory=memory_of(start, end), law=law, most=most[start, end, domain])
+        found[name] = FittedPath(start=start, end=end, domain=domain, memory=memory_of(start), law=law, most=most[start, end, domain])
     return found
+
+
+def fit_skew(samples: Samples | None, delay_law: str, reference: Corners, *, errors: bool = True, near: FittedLaw | None = None) -> FittedLaw | None:
+    """The law of the clock's skew from `skew_samples`; `errors` and `near` as of `fit_blocks`."""
+    return samples and _fit(samples, SKEW_TERMS, "the clock's skew", "skew_s", VOLTAGE_LAWS[delay_law], reference, errors, near)
 
 
 def fit_blocks(

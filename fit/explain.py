@@ -69,9 +69,12 @@ def explain(model: FittedModel) -> str:
         if block.absent:
             parts.append(f"    zero in every row: {', '.join(block.absent)}")
     for name, path in model.paths.items():
-        memory = f", on top of the {'access' if path.start == path.memory else 'setup'} time of {path.memory}" if path.memory else ""
+        memory = f", on top of the access time of {path.memory}" if path.memory else ""
         parts.append(f"path {name}: at most {100 * path.most:.0f} % of a design's period{memory}")
         parts.append(law_text(name, path.law))
+    if model.skew is not None:
+        parts.append("skew of the core's clock, on top of the longest path")
+        parts.append(law_text("clock", model.skew))
     if model.cycles is not None:
         parts.append("cycles of a layer (see fit/cycles.py):\n" + "\n".join(f"    {n.name} [{n.formula}]: {number_text(n)}" for n in model.cycles.parameters))
         if model.cycles.left_out:

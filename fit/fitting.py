@@ -9,11 +9,11 @@ import pandas as pd
 
 from fit.blocks import PATH_PARAMETERS
 from fit.cycle_fit import fit_cycles
-from fit.estimation import WHOLE, compare_delay_laws, fit_blocks, fit_paths, path_samples, slowness
-from fit.model import FittedModel, Source, write_model
+from fit.estimation import WHOLE, compare_delay_laws, fit_blocks, fit_paths, fit_skew, grouped, path_samples, skew_samples, slowness
+from fit.model import Comparison, FittedModel, Source, write_model
 from fit.tables import Tables
-from fit.validation import compare, designs_in_turn, held_out_errors, intervals
-from flow.table import CYCLE_COLUMNS, Provenance, read_table
+from fit.validation import compare, designs_in_turn, fitted_errors, held_out_errors, intervals
+from flow.table import CORNER_COLUMNS, CYCLE_COLUMNS, Provenance, read_table
 from hw.errors import ConfigError
 
 
@@ -21,12 +21,12 @@ def fit(
     *, corners_csv: Path, paths_csv: Path, cycles_csv: Sequence[Path] = (), fresh_cycles_csv: Path | None = None, out: Path, process: str | None = None,
     layout: str | None = None, held_out: Sequence[str] = (), in_turn: bool = True, progress: Callable[[str], None] = lambda _: None,
 ) -> FittedModel:  # fmt: skip
-    """Fit the tables, validate, write the model to `out` and return it.
+    """Fit the tables of one process, validate, write the model to `out` and return it.
 
     The designs `held_out` take no part in any fit and validate it; with `in_turn` every other whole design is left out once, too, which
-    sets the width of the intervals. The tables may hold one technology, process and layout, or the ones to use are named. Without
-    `cycles_csv` the model has no cycles; `fresh_cycles_csv` are cases that only validate them. Raises `ConfigError` for a table that cannot be
-    used and `ModelError` for a fit that fails.
+    sets the width of the intervals. The tables may hold one technology and layout, or the one to use is named; of several processes the
+    typical one is fitted unless named. Without `cycles_csv` the model has no cycles; `fresh_cycles_csv` are cases that only validate them.
+    Raises `ConfigError` for a table that cannot be used and `ModelError` for a fit that fails.
     """
     tables = Tables.read(corners_csv, paths_csv, process=process, layout=layout)
     unknown = set(held_out) - set(tables.corners["design"])
@@ -35,24 +35,60 @@ def fit(
     cycles = {Path(path): read_table(Path(path), CYCLE_COLUMNS) for path in cycles_csv}
     fresh = read_table(fresh_cycles_csv, CYCLE_COLUMNS)[0] if fresh_cycles_csv is not None else None
 
-    seen = tables.without(held_out)
-    model = fit_corners(seen, progress=progress)
+    model = fit_corners(tables.without(held_out), progress=progress)
     cycle_model, comparisons = None, ()
     if cycles:
         rows = pd.concat([rows for rows, _ in cycles.values()], ignore_index=True)
         cycle_model, comparisons = fit_cycles(rows, held_out=held_out, fresh=fresh, progress=progress)
+    model = _validated(model, tables, held_out, in_turn, progress)
+    sources = [_source(corners_csv, tables.corners, tables.corners_from), _source(paths_csv, tables.paths, tables.paths_from)]
+    sources += [_source(path, rows, origin) for path, (rows, origin) in cycles.items()]
+    model = model.model_copy(update={"validation": comparisons + model.validation, "cycles": cycle_model, "sources": tuple(sources)})
+    write_model(model, Path(out))
+    return model
+
+
+def fit_beside(
+    model: FittedModel, *, corners_csv: Path, paths_csv: Path, out: Path, held_out: Sequence[str] = (), in_turn: bool = True,
+    progress: Callable[[str], None] = lambda _: None,
+) -> tuple[FittedModel, ...]:  # fmt: skip
+    """A model of each further process in the tables, written to `beside(out, process)`; arguments as of `fit`, `model` as returned by it.
+
+    Each has the laws and terms of `model`, with numbers fitted on its own rows: a process has often too few corners to choose
+    them, and the same architecture can be compared between processes. Parameters of temperature and bias that its corners cannot determine are those of
+    `model`, and its range in both is that of the rows of both. Cycles do not depend on the process.
+    """
+    found = []
+    for process in sorted(set(read_table(Path(corners_csv), CORNER_COLUMNS)[0]["process"]) - {model.process}):
+        progress(f"process {process}")
+        tables = Tables.read(corners_csv, paths_csv, process=process, layout=model.layout)
+        other = fit_corners(tables.without(held_out), near=model)
+        shared = {name: _hull(getattr(model, name), getattr(other, name)) for name in ("temperature_range_c", "back_bias_range_v")}
+        other = _validated(other.model_copy(update=shared), tables, held_out, in_turn, progress)
+        sources = (_source(corners_csv, tables.corners, tables.corners_from), _source(paths_csv, tables.paths, tables.paths_from))
+        other = other.model_copy(update={"cycles": model.cycles, "sources": sources})
+        write_model(other, beside(out, process))
+        found.append(other)
+    return tuple(found)
+
+
+def beside(out: Path, process: str) -> Path:
+    """Where the model of a further process is: `fdsoi28p_ss.json` beside `fdsoi28p.json`."""
+    return Path(out).with_stem(f"{Path(out).stem}_{process}")
+
+
+def _validated(model: FittedModel, tables: Tables, held_out: Sequence[str], in_turn: bool, progress: Callable[[str], None]) -> FittedModel:
+    """The model with its intervals and its errors on designs left out."""
+    comparisons: tuple[Comparison, ...] = ()
     if in_turn:
         progress("designs left out in turn")
+        seen = tables.without(held_out)
         errors = designs_in_turn(seen, model)
-        model = model.model_copy(update={"intervals": intervals(errors)})
+        model = model.model_copy(update={"intervals": intervals(fitted_errors(seen, model), errors)})
         comparisons += compare(errors, "designs in turn", model)
     progress("validation")
     comparisons += compare(held_out_errors(tables, held_out, model), "held-out designs", model)
-    sources = [_source(corners_csv, tables.corners, tables.corners_from), _source(paths_csv, tables.paths, tables.paths_from)]
-    sources += [_source(path, rows, origin) for path, (rows, origin) in cycles.items()]
-    model = model.model_copy(update={"validation": comparisons, "cycles": cycle_model, "sources": tuple(sources)})
-    write_model(model, Path(out))
-    return model
+    return model.model_copy(update={"validation": comparisons})
 
 
 def fit_corners(tables: Tables, *, near: FittedModel | None = None, progress: Callable[[str], None] = lambda _: None) -> FittedModel:
@@ -65,15 +101,18 @@ def fit_corners(tables: Tables, *, near: FittedModel | None = None, progress: Ca
     known = {} if near is None else {"errors": False, "near": near.blocks}
     fitted = fit_blocks(blocks, MEMORY_LAW, reference, progress=progress, **known)
     progress("paths")
-    samples = path_samples(tables.paths, fitted, reference)
-    delay_law = near.delay_law if near else compare_delay_laws(samples, slowness(tables.paths), reference)
+    slowest = grouped(tables.paths)
+    samples = path_samples(slowest, fitted, reference)
+    delay_law = near.delay_law if near else compare_delay_laws(samples, slowness(slowest), reference)
     known = {} if near is None else {"errors": False, "near": near.paths}
-    paths = fit_paths(tables.paths, samples, delay_law.chosen, reference, **known)
+    paths = fit_paths(slowest, samples, delay_law.chosen, reference, **known)
+    known = {} if near is None else {"errors": False, "near": near.skew}
+    skew = fit_skew(skew_samples(tables.corners, tables.paths), delay_law.chosen, reference, **known)
     return FittedModel(
         technology=blocks["technology"].iloc[0], process=tables.condition.process, temperature_c=float(reference.temperature_c),
         back_bias_v=float(reference.back_bias_v), temperature_range_c=_range(blocks["temperature_c"]), back_bias_range_v=_range(blocks["back_bias_v"]),
         layout=tables.condition.layout, reference_vdd_v=float(reference.vdd_v),
-        voltage_range_v=_range(blocks["vdd_v"]), sram_voltage_range_v=_range(blocks["sram_vdd_v"]), blocks=fitted, paths=paths,
+        voltage_range_v=_range(blocks["vdd_v"]), sram_voltage_range_v=_range(blocks["sram_vdd_v"]), blocks=fitted, paths=paths, skew=skew,
         path_ranges={name: _range(tables.paths[name]) for name in PATH_PARAMETERS}, intervals={},
         delay_law=delay_law, cycles=None, validation=(), sources=(),
         provisional=tuple(name for name, block in fitted.items() if block.provisional),
@@ -82,6 +121,10 @@ def fit_corners(tables: Tables, *, near: FittedModel | None = None, progress: Ca
 
 MEMORY_LAW = "saturated_ekv"
 """Corner law of the memories' delays; that of the logic is chosen."""
+
+
+def _hull(a: tuple[float, float], b: tuple[float, float]) -> tuple[float, float]:
+    return min(a[0], b[0]), max(a[1], b[1])
 
 
 def _range(values: pd.Series) -> tuple[float, float]:

@@ -25,12 +25,12 @@ def thermal_voltage_v(temperature_c: ArrayLike) -> NDArray:
 
 
 def ekv_delay(vdd_v: ArrayLike, temperature_c: ArrayLike, back_bias_v: ArrayLike, threshold_v, slope, threshold_per_c, body, mobility) -> NDArray:
-    """V (T/T0)^mobility / ln^2(1 + exp((V - Vt) / (2 n kT/q))): a gate's delay, up to a factor.
+    """V (T/T0)^(mobility - 2) / ln^2(1 + exp((V - Vt) / (2 n kT/q))): a gate's delay, up to a factor.
 
     C V over the saturation current of Enz, Krummenacher, Vittoz, "An analytical MOS transistor model valid in all regions
     of operation", Analog Integrated Circuits and Signal Processing 8 (1995). Exponential below the threshold Vt (V),
-    square-law above it; n is the slope factor. Valid where velocity saturation does not limit the current. Vt falls with
-    temperature and with forward bias: see `threshold`.
+    square-law above it; n is the slope factor. The current's factor goes with (kT/q)^2 and with the carriers' mobility, T^-mobility. Valid
+    where velocity saturation does not limit the current. Vt falls with temperature and with forward bias: see `threshold`.
     """
     return saturated_ekv_delay(vdd_v, temperature_c, back_bias_v, threshold_v, 2.0, slope, threshold_per_c, body, mobility)
 
@@ -47,26 +47,26 @@ def alpha_power_delay(vdd_v: ArrayLike, temperature_c: ArrayLike, back_bias_v: A
 def saturated_ekv_delay(
     vdd_v: ArrayLike, temperature_c: ArrayLike, back_bias_v: ArrayLike, threshold_v, alpha, slope, threshold_per_c, body, mobility
 ) -> NDArray:  # fmt: skip
-    """V (T/T0)^mobility / ln^alpha(1 + exp((V - Vt) / (alpha n kT/q))): a gate's delay, up to a factor.
+    """V (T/T0)^(mobility - alpha) / ln^alpha(1 + exp((V - Vt) / (alpha n kT/q))): a gate's delay, up to a factor.
 
     The EKV form with the alpha-power law's exponent, so that the current is exp((V - Vt) / (n kT/q)) below the threshold and
     (V - Vt)^alpha above it: alpha = 2 without velocity saturation, towards 1 with it. alpha = 2 is `ekv_delay`.
     """
     over = np.asarray(vdd_v) - threshold(threshold_v, threshold_per_c, body, temperature_c, back_bias_v)
-    return vdd_v * _warmer(temperature_c) ** mobility / _softplus(over / (alpha * slope * thermal_voltage_v(temperature_c))) ** alpha
+    return vdd_v * _warmer(temperature_c) ** (mobility - alpha) / _softplus(over / (alpha * slope * thermal_voltage_v(temperature_c))) ** alpha
 
 
 def resistive_ekv_delay(
     vdd_v: ArrayLike, temperature_c: ArrayLike, back_bias_v: ArrayLike, threshold_v, resistance, slope, threshold_per_c, body, mobility
 ) -> NDArray:  # fmt: skip
-    """V (T/T0)^mobility (1 / q^2 + resistance / q), q = ln(1 + exp((V - Vt) / (2 n kT/q))): a gate's delay, up to a factor.
+    """V (T/T0)^(mobility - 2) (1 / q^2 + resistance / q), q = ln(1 + exp((V - Vt) / (2 n kT/q))): a gate's delay, up to a factor.
 
     The EKV current q^2 in series with what limits it to be linear in the overdrive (velocity saturation, source resistance):
     1/I = 1/q^2 + r/q. r = 0 is `ekv_delay`.
     """
     over = np.asarray(vdd_v) - threshold(threshold_v, threshold_per_c, body, temperature_c, back_bias_v)
     q = _softplus(over / (2 * slope * thermal_voltage_v(temperature_c)))
-    return vdd_v * _warmer(temperature_c) ** mobility * (1 / q**2 + resistance / q)
+    return vdd_v * _warmer(temperature_c) ** (mobility - 2) * (1 / q**2 + resistance / q)
 
 
 def threshold(threshold_v: float, threshold_per_c: float, body: float, temperature_c: ArrayLike, back_bias_v: ArrayLike) -> NDArray:
@@ -165,7 +165,7 @@ VOLTAGE_LAWS = {
     law.name: law
     for law in (
         VoltageLaw(
-            name="ekv", formula=f"V (T/T0)^mobility / ln^2(1 + exp((V - Vt) / (2 slope kT/q))){_WHERE}", function=ekv_delay,
+            name="ekv", formula=f"V (T/T0)^(mobility - 2) / ln^2(1 + exp((V - Vt) / (2 slope kT/q))){_WHERE}", function=ekv_delay,
             parameters=(_THRESHOLD, _SLOPE, *_WARMTH),
         ),
         VoltageLaw(
@@ -174,11 +174,12 @@ VOLTAGE_LAWS = {
             parameters=(_THRESHOLD, LawParameter(name="alpha", unit="1", low=0.8, high=3.0, assumed=1.3), *_WARMTH),
         ),
         VoltageLaw(
-            name="saturated_ekv", formula=f"V (T/T0)^mobility / ln^alpha(1 + exp((V - Vt) / (alpha slope kT/q))){_WHERE}", function=saturated_ekv_delay,
+            name="saturated_ekv", formula=f"V (T/T0)^(mobility - alpha) / ln^alpha(1 + exp((V - Vt) / (alpha slope kT/q))){_WHERE}",
+            function=saturated_ekv_delay,
             parameters=(_THRESHOLD, LawParameter(name="alpha", unit="1", low=0.8, high=2.5, assumed=1.3), _SLOPE, *_WARMTH),
         ),
         VoltageLaw(
-            name="resistive_ekv", formula=f"V (T/T0)^mobility (1/q^2 + resistance/q), q = ln(1 + exp((V - Vt) / (2 slope kT/q))){_WHERE}",
+            name="resistive_ekv", formula=f"V (T/T0)^(mobility - 2) (1/q^2 + resistance/q), q = ln(1 + exp((V - Vt) / (2 slope kT/q))){_WHERE}",
             function=resistive_ekv_delay,
             parameters=(_THRESHOLD, LawParameter(name="resistance", unit="1", low=0.0, high=2.0, assumed=0.1), _SLOPE, *_WARMTH),
         ),

@@ -18,11 +18,11 @@ from hw.errors import ConfigError, ModelError
 from hw.settings import Settings
 
 FORMAT = "voltfront-model"
-MODEL_VERSION = 3
+MODEL_VERSION = 4
 NORMAL_90 = 1.6448536269514722
 """Half-width of a 90 % interval in standard deviations."""
 
-Status = Literal["fitted", "at_bound", "unused", "undetermined", "assumed"]
+Status = Literal["fitted", "at_bound", "unused", "undetermined", "assumed", "shared"]
 Range = Annotated[tuple[float, float], Field(strict=False)]
 
 
@@ -47,7 +47,7 @@ class Number(_Described):
     """Jackknife over what was left out in turn; null where unknown."""
     status: Status
     """fitted; at_bound: the bound is best; unused: predictions of variants left out are better without it; undetermined: not
-    independent of the terms before it; assumed: too little data, the law's usual value."""
+    independent of the terms before it; assumed: too little data, the law's usual value; shared: too little data of this process, the typical one's."""
 
 
 class ErrorSummary(_Described):
@@ -137,18 +137,18 @@ class FittedBlock(_Described):
 
 
 class FittedPath(_Described):
-    """The slowest path of whole designs from one group of registers to another: its law, on top of a memory's access or setup time."""
+    """The slowest of the paths that share a law (`fit.blocks.path_group`) in whole designs: its law, on top of a memory's access time."""
 
     start: str
-    """Where it starts: a role of fit/compose.py, pe_accumulator, or glue."""
+    """Where they start: pe, pe_row, pe_accumulator, a memory's role in fit/compose.py, or logic: any registers."""
     end: str
-    """Where it ends, likewise."""
+    """Where they end: a role, pe_accumulator, glue; logic: any registers; sram: any memory."""
     domain: Literal["core", "memory"]
     """Which clock drives it."""
     memory: str = ""
-    """Role of the memory whose access time (if it starts there) or setup time (if it ends there) is added, at the memories' supply; empty for none."""
+    """Role of the memory whose access time is added, at the memories' supply; empty for none."""
     law: FittedLaw
-    """Of the logic, setup of the register included."""
+    """Of the logic, setup of the register or memory included."""
     most: float
     """Largest part of a design's period that it took in any row."""
 
@@ -218,12 +218,14 @@ class Comparison(_Described):
 
 
 class Interval(_Described):
-    """How wide the 90 % interval of a quantity of a whole design is, from whole designs left out in turn."""
+    """How wide the 90 % interval of a quantity of a whole design is: value x exp(+-1.645 of a standard deviation of its logarithm)."""
 
     log_sd: float
-    """The interval is value x exp(+-1.645 log_sd)."""
+    """That of a design inside the fitted range, from the errors of the designs fitted."""
+    outside_log_sd: float
+    """That of one beyond it, from designs left out in turn, which then lie beyond what is left."""
     designs: int
-    """Designs left out in turn; 0: too few, from the single laws' errors instead."""
+    """Designs whose errors these are."""
 
 
 class FittedModel(_Described):
@@ -231,7 +233,7 @@ class FittedModel(_Described):
 
     format: Literal["voltfront-model"] = FORMAT
     """What the file is."""
-    version: Literal[3] = MODEL_VERSION
+    version: Literal[4] = MODEL_VERSION
     """Version of this format."""
     technology: str
     """Name of the technology."""
@@ -242,9 +244,9 @@ class FittedModel(_Described):
     back_bias_v: float
     """Back bias at which coefficients are stated, V, positive = forward."""
     temperature_range_c: Range
-    """Least and highest junction temperature measured, C."""
+    """Least and highest junction temperature measured, C; of a process fitted beside the typical one, over both."""
     back_bias_range_v: Range
-    """Least and highest back bias measured, V."""
+    """The same of the back bias, V."""
     layout: str
     """Wires of the measured rows: fanout or placed."""
     reference_vdd_v: float
@@ -257,6 +259,8 @@ class FittedModel(_Described):
     """By kind of block."""
     paths: dict[str, FittedPath]
     """The paths that may set the frequency, by `<start> to <end>`, with ` (memory)` for those of the memory's clock."""
+    skew: FittedLaw | None
+    """What the skew of the core's clock adds to its period; null where the measured rows have ideal clocks."""
     path_ranges: dict[str, Range]
     """Least and highest value of each parameter of the designs whose paths were measured."""
     intervals: dict[str, Interval]

@@ -9,7 +9,8 @@ sampling error and bounded in influence (soft L1). What the data cannot determin
 * `at_bound`: the best value is the bound (for a coefficient: 0);
 * `unused`: its effect is within what variants left out in turn can tell, so that predictions are better without it; it is 0;
 * `undetermined`: a coefficient whose term does not vary independently of the terms before it among the variants measured; it is 0;
-* `assumed`: a corner parameter for which too few corners were measured; it has the law's assumed value.
+* `assumed`: a corner parameter for which too few corners were measured; it has the law's assumed value;
+* `shared`: the same where the fit starts from another one: it has that one's value.
 """
 
 from dataclasses import dataclass, replace
@@ -93,7 +94,8 @@ class _Curves:
 
 
 def estimate(samples: Samples, law: VoltageLaw, reference: Corners, *, select: bool = False, near: NDArray | None = None) -> Estimate:
-    """Fit without standard errors (see `estimate_with_errors`). `near` are corner parameters to start from: they save time, not more.
+    """Fit without standard errors (see `estimate_with_errors`). `near` are corner parameters to start from, and to keep where
+    these corners cannot determine them.
 
     With `select` only those terms are used that lower the error of variants left out in turn. Raises `ModelError`
     if the fit does not converge.
@@ -195,9 +197,10 @@ def _fit_corners(samples: Samples, law: VoltageLaw, reference: Corners, near: ND
         left[p.axis] -= 1
     free = np.array(free, dtype=bool)
     low, high = _corner_bounds(law, samples.corners.vdd_v)
-    values = np.clip(law.assumed(), low, high)
+    values = np.clip(law.assumed() if near is None else near, low, high)
+    kept = "assumed" if near is None else "shared"
     if not free.any():
-        return values, ("assumed",) * len(values)
+        return values, (kept,) * len(values)
     above, weight = _remainder(samples)
     log_value = np.log(above)
     _, number = np.unique(samples.curve, return_inverse=True)
@@ -221,7 +224,7 @@ def _fit_corners(samples: Samples, law: VoltageLaw, reference: Corners, near: ND
     values[free] = solution.x
     edge = 1e-3 * (high - low)
     inner = (values > low + edge) & (values < high - edge)
-    return values, tuple("assumed" if not f else "fitted" if i else "at_bound" for f, i in zip(free, inner, strict=True))
+    return values, tuple(kept if not f else "fitted" if i else "at_bound" for f, i in zip(free, inner, strict=True))
 
 
 def _heights(samples: Samples, law: VoltageLaw, reference: Corners, values: NDArray) -> _Curves:

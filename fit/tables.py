@@ -11,6 +11,9 @@ from fit.blocks import BLOCKS
 from fit.estimation import WHOLE, Condition, choose, select, with_sides
 from flow.table import CORNER_COLUMNS, PARAMETERS, PATH_COLUMNS, Provenance, read_table
 
+TYPICAL = "tt"
+"""The process whose model is the project's; the others are fitted beside it, with its laws and terms."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Tables:
@@ -24,9 +27,12 @@ class Tables:
 
     @staticmethod
     def read(corners_csv: Path, paths_csv: Path, *, process: str | None = None, layout: str | None = None) -> "Tables":
-        """Both tables; raises `ConfigError` where one cannot be used or there are several of what must be one."""
+        """Both tables; of several processes the typical one unless named. Raises `ConfigError` where one cannot be used or there are several of
+        what must be one."""
         corners, corners_from = read_table(Path(corners_csv), CORNER_COLUMNS)
         paths, paths_from = read_table(Path(paths_csv), PATH_COLUMNS)
+        if process is None and TYPICAL in set(corners["process"]):
+            process = TYPICAL
         rows, condition = select(corners, process=process, layout=layout)
         paths = choose(paths, process=condition.process, layout=condition.layout, technology=rows["technology"].iloc[0])
         return Tables(corners=rows, paths=with_sides(paths, rows), condition=condition, corners_from=corners_from, paths_from=paths_from)
@@ -41,9 +47,9 @@ class Tables:
 
     def left_out(self, design: str) -> "Tables":
         """What may be fitted when `design` is left out: no row of it, nor any row of a block with the same parameters as one of its own,
-        except where the block has no other variant; and no path of a design that is its like in all parameters."""
+        except where the block has no other variant; and no path nor whole design that is its like in all parameters."""
         rows = self.corners
-        keep = (rows["design"] != design) & (rows["block"] != WHOLE)
+        keep = rows["design"] != design
         own = rows[rows["design"] == design]
         for name, block in BLOCKS.items():
             keys = list(block.parameters)
@@ -58,4 +64,5 @@ class Tables:
         parameters = list(PARAMETERS)
         mine = set(self.paths.loc[self.paths["design"] == design, parameters].itertuples(index=False, name=None))
         alike = np.array([key in mine for key in self.paths[parameters].itertuples(index=False, name=None)])
-        return self.where(keep, ~alike)
+        whole = np.array([key in mine for key in rows[parameters].itertuples(index=False, name=None)]) & (rows["block"] == WHOLE)
+        return self.where(keep & ~whole, ~alike)

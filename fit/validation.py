@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 from scipy.stats import spearmanr
+from scipy.stats import t as student_t
 
 from fit.blocks import DERIVED, term_values
 from fit.compose import predict, within_range
@@ -42,20 +43,29 @@ def designs_in_turn(tables: Tables, model: FittedModel) -> pd.DataFrame:
     return pd.concat(found, ignore_index=True)
 
 
-def intervals(errors: pd.DataFrame) -> dict[str, Interval]:
-    """The width of the 90 % interval of each quantity, from `designs_in_turn`.
+def fitted_errors(tables: Tables, model: FittedModel) -> pd.DataFrame:
+    """`design_errors` of the whole designs that `model` was fitted on."""
+    rows = tables.corners
+    designs = sorted(rows.loc[rows["block"] == WHOLE, "design"].unique())
+    return pd.concat([pd.DataFrame(), *(design_errors(rows, name, model, [name]) for name in designs)], ignore_index=True)
+
+
+def intervals(fitted: pd.DataFrame, in_turn: pd.DataFrame) -> dict[str, Interval]:
+    """The width of the 90 % interval of each quantity: inside the fitted range from `fitted_errors`, beyond it from `designs_in_turn`.
 
     Designs differ in what no term describes, and all corners of a design together; so it is designs that are left out. Each design counts once,
     with its median error; their root mean square sets the width, errors beyond three times the median counting as that, so that a design which
-    lies beyond all others does not widen what is said of those inside. n designs tell as much about the next as n + 1 would.
+    lies beyond all others does not widen what is said of those inside; few designs widen it as Student's distribution tells.
     """
     found = {}
-    for quantity, name in QUANTITIES.items():
-        rows = errors[errors["quantity"] == quantity] if len(errors) else errors
-        if len(rows):
-            sizes = np.abs(np.log(rows["predicted"] / rows["measured"])).groupby(rows["design"]).median()
-            bounded = np.minimum(sizes, 3 * np.median(sizes))
-            found[name] = Interval(log_sd=float(np.sqrt(np.mean(bounded**2)) * (1 + 1 / len(sizes))), designs=len(sizes))
+    for quantity, name in QUANTITIES.items() if len(in_turn) else ():
+        sizes = []
+        for errors in (fitted, in_turn):
+            rows = errors[errors["quantity"] == quantity]
+            own = np.abs(np.log(rows["predicted"] / rows["measured"])).groupby(rows["design"]).median()
+            few = np.sqrt(1 + 1 / len(own)) * student_t.ppf(0.95, max(1, len(own) - 1)) / NORMAL_90
+            sizes.append(float(np.sqrt(np.mean(np.minimum(own, 3 * np.median(own)) ** 2)) * few))
+        found[name] = Interval(log_sd=sizes[0], outside_log_sd=max(sizes), designs=len(own))
     return found
 
 
@@ -148,9 +158,11 @@ def compare(errors: pd.DataFrame, split: str, model: FittedModel) -> tuple[Compa
         if rows.empty:
             continue
         ratio = rows["predicted"] / rows["measured"]
-        by_voltage = [group for _, group in rows.groupby("vdd_v") if min(group["measured"].nunique(), group["predicted"].nunique()) >= 3]
+        by_voltage = [group for _, group in rows.groupby(CORNER) if min(group["measured"].nunique(), group["predicted"].nunique()) >= 3]
         ranks = [spearmanr(group["predicted"], group["measured"]).statistic for group in by_voltage]
-        log_sd = model.intervals[interval].log_sd if interval in model.intervals else rows["log_sd"]
+        log_sd = rows["log_sd"]
+        if known := model.intervals.get(interval):
+            log_sd = np.where(rows["outside"], known.outside_log_sd, known.log_sd)
         comparisons.append(
             Comparison(
                 quantity=quantity, split=split, model=ErrorSummary.of(ratio - 1, rows["design"]),

@@ -91,8 +91,8 @@ def page(model: FittedModel, tables: Tables, comparisons: Sequence[Comparison], 
             _targets_table(comparisons),
             "\n## Delay laws\n\nErrors at voltages left out (between the lowest and the highest), of the paths that set a frequency or nearly.\n",
             _laws_table(model),
-            "\n## Paths that may set the frequency\n\nThe slowest path of whole designs from one group of registers to another; those that take at"
-            " least seven tenths of some design's period.\n",
+            "\n## Paths that may set the frequency\n\nThe slowest path of whole designs into a group of registers, out of a memory, or from one"
+            " stage of the processing elements to another; those that take at least seven tenths of some design's period.\n",
             _paths_table(model),
             "",
         ]
@@ -149,7 +149,7 @@ def _paths_table(model: FittedModel) -> str:
     for name, path in sorted(model.paths.items(), key=lambda item: -item[1].most):
         used = [f"{quantity_text(t.value, t.unit)} x {t.formula}" if t.formula != "1" else quantity_text(t.value, t.unit) for t in path.law.terms if t.value]
         e = path.law.left_out
-        memory = f"{'access' if path.start == path.memory else 'setup'} of {path.memory} + " if path.memory else ""
+        memory = f"access of {path.memory} + " if path.memory else ""
         left_out = (percent_text(error) for error in ((e.mean, e.worst) if e else (None, None)))
         cells = (name, percent_text(path.most, 0), memory + " + ".join(used), str(len(used)), *left_out)
         rows.append(f"| {' | '.join(cells)} |")

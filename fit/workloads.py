@@ -38,12 +38,12 @@ def config_of(row: pd.Series) -> AcceleratorConfig:
     activation_bytes, weight_bytes = p["lanes"] * p["activation_bits"] // 8, p["lanes"] * p["weight_bits"] // 8
     return AcceleratorConfig(
         version=1, name="row", array=Array(**{name: p[name] for name in Array.model_fields if name in p}),
-        precision=Precision(**{n: p[n] for n in Precision.model_fields}),
+        precision=Precision.model_validate({n: p[n] for n in Precision.model_fields}),
         buffers=Buffers(
             activation_bank_bytes=p["activation_words"] * activation_bytes, weight_bank_bytes=p["weight_words"] * weight_bytes,
             output_bank_bytes=p["output_words"] * activation_bytes, parameter_words=p["parameter_words"],
         ),
-        memory=Memory(**{name: p[name] for name in Memory.model_fields}),
+        memory=Memory.model_validate({name: p[name] for name in Memory.model_fields}),
     )  # fmt: skip
 
 

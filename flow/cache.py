@@ -29,7 +29,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 from types import ModuleType
-from typing import Any, get_type_hints
+from typing import Any, TypeVar, get_type_hints
 
 from pydantic import BaseModel, TypeAdapter
 
@@ -38,6 +38,10 @@ from hw.errors import ConfigError, ToolError
 
 DEFAULT_CACHE = Path("build/cache")
 
+F = TypeVar("F", bound=Callable)
+
+_DECLARATION = "step_declaration"
+"""The attribute of a step's function that holds its declaration."""
 _VALUE = "value.json"
 _MANIFEST = "manifest.json"
 _FILE = "$file"
@@ -52,7 +56,7 @@ class _Declaration:
     result: TypeAdapter
 
 
-def step(*, version: int, tools: Sequence[str] = (), modules: Sequence[ModuleType] = ()) -> Callable:
+def step(*, version: int, tools: Sequence[str] = (), modules: Sequence[ModuleType] = ()) -> Callable[[F], F]:
     """Declare a function as a cached step.
 
     `version` is raised when results change for a reason the key does not see. `tools` are the external
@@ -60,14 +64,15 @@ def step(*, version: int, tools: Sequence[str] = (), modules: Sequence[ModuleTyp
     function's return annotation says how its value is read back: a frozen dataclass, a `Settings`, or plain values.
     """
 
-    def declare(function: Callable) -> Callable:
-        function.step_declaration = _Declaration(
+    def declare(function: F) -> F:
+        declaration = _Declaration(
             name=f"{function.__module__.removeprefix('flow.')}.{function.__name__}",
             version=version,
             tools=tuple(tools),
             modules=(sys.modules[function.__module__], *modules),
             result=TypeAdapter(get_type_hints(function)["return"]),
         )
+        setattr(function, _DECLARATION, declaration)
         return function
 
     return declare
@@ -79,7 +84,7 @@ def run_step(function: Callable, *, cache: Path = DEFAULT_CACHE, **arguments: An
     Raises `ConfigError` for a missing input file, `TypeError` for an argument of a type that has no
     stable content, and whatever the step raises. A `ToolError` leaves the step's folder for inspection.
     """
-    declaration: _Declaration = function.step_declaration
+    declaration: _Declaration = getattr(function, _DECLARATION)
     shelf = Path(cache).absolute() / declaration.name
     entry = shelf / step_key(function, **arguments)
     if entry.exists():
@@ -116,7 +121,7 @@ def run_step(function: Callable, *, cache: Path = DEFAULT_CACHE, **arguments: An
 
 def step_key(function: Callable, **arguments: Any) -> str:
     """The content hash that names a step's entry, 64 hexadecimal digits."""
-    declaration: _Declaration = function.step_declaration
+    declaration: _Declaration = getattr(function, _DECLARATION)
     content = {
         "step": [declaration.name, declaration.version],
         "tools": {name: tool_version(name) for name in declaration.tools},
@@ -129,8 +134,9 @@ def step_key(function: Callable, **arguments: Any) -> str:
 def _content(value: Any, where: str) -> Any:
     """`value` as plain JSON that tells apart any two values a step could tell apart."""
     if isinstance(value, BaseModel) or (dataclasses.is_dataclass(value) and not isinstance(value, type)):
-        names = type(value).model_fields if isinstance(value, BaseModel) else [field.name for field in dataclasses.fields(value)]
-        if dataclasses.is_dataclass(value) and not type(value).__dataclass_params__.frozen:
+        made: Any = type(value)
+        names = made.model_fields if isinstance(value, BaseModel) else [field.name for field in dataclasses.fields(value)]
+        if dataclasses.is_dataclass(value) and not made.__dataclass_params__.frozen:
             raise TypeError(f"{where} must be a frozen dataclass, not {type(value).__qualname__}")
         fields = {name: _content(getattr(value, name), f"{where}.{name}") for name in names}
         return [f"{type(value).__module__}.{type(value).__qualname__}", fields]

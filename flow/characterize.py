@@ -8,9 +8,10 @@ Rows come out in the order of the plan, the same on any number of workers.
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
@@ -28,6 +29,9 @@ from flow.tools import TOOLS, tool_version
 from hw.config import AcceleratorConfig
 from hw.dram import load_dram_part
 from hw.errors import ConfigError, ToolError
+
+if TYPE_CHECKING:  # imported where a campaign starts: it takes a second
+    from distributed import Client, Future
 
 TABLES = Path("build/tables")
 SHARDS = Path("build/shards")
@@ -54,7 +58,7 @@ def characterize(
     from distributed import as_completed
 
     corners, folder, designs = table_corners(technology), shards / technology.name, plan.all_designs()
-    sources = {design.name: (folder,) for design in designs}
+    sources: dict[str, tuple[Path, ...]] = {design.name: (folder,) for design in designs}
     if shipped is not None:
         sources |= {name: (folder, shipped / technology.name) for name in sources if name not in afresh}
     with _cluster(workers, scheduler) as client:
@@ -89,7 +93,7 @@ def characterize(
 
 
 @contextmanager
-def _cluster(workers: int | None, scheduler: str | None):
+def _cluster(workers: int | None, scheduler: str | None) -> Iterator["Client"]:
     """A client of the named scheduler, or of a cluster of processes on this machine. One task a worker at a time: the tools take the processor."""
     import dask
     from distributed import Client, LocalCluster
@@ -111,7 +115,7 @@ def _cluster(workers: int | None, scheduler: str | None):
         yield client
 
 
-def _result(done, name: str) -> Shard | int:
+def _result(done: "Future", name: str) -> Shard | int:
     """What a finished task returned; its own error if it failed, and one that names the design if its worker was lost too often."""
     from distributed import KilledWorker
 
@@ -155,7 +159,7 @@ def _known_inputs(path: Path) -> dict[str, str]:
 
 def stale_shards(plan: Plan, technology: Technology, folder: Path, *, cache: Path = DEFAULT_CACHE) -> dict[str, tuple[str, ...]]:
     """The designs of `plan` whose shard in `<folder>/<technology>` is missing or stale, each with the inputs that changed (none: no shard)."""
-    found = {}
+    found: dict[str, tuple[str, ...]] = {}
     for design in plan.all_designs():
         path = folder / technology.name / f"{design.name}{SUFFIX}"
         if not path.is_file():
@@ -200,10 +204,11 @@ def _trace(config: AcceleratorConfig, rtl: Rtl, window: Window, plan: Plan, cach
     sampled = {scope for block in blocks if block.name in ("pe", "pe_row") for scope in sampled_instances(block, plan.instances)}
     whole = {scope for block in blocks if block.name not in ("pe", "pe_row") for scope in block.instances}
     # The top is replayed with the ports of everything in it.
-    ports = {scope for block in (*blocks, *rtl.macros) if getattr(block, "name", "") != "pe" for scope in block.instances}
+    ports = {scope for block in blocks if block.name != "pe" for scope in block.instances} | {scope for macro in rtl.macros for scope in macro.instances}
     scopes = {"": 1} | dict.fromkeys(ports, 1) | dict.fromkeys(sampled | whole, 4)
     traced = simulate_window(config, run, trace_window=(first, last), scopes=tuple(sorted(scopes.items())), cache=cache)
     held = last - first - 2
+    assert traced.trace is not None, "a simulation that is given a window records it"
     return Trace(
         path=traced.trace, workload=window.name, batch=window.batch, core_cycles=held, mem_cycles=held * ACTIVITY_PERIOD_PS // mem_period_ps - 2
     )

@@ -39,8 +39,8 @@ class LatchFigures:
 def latch_figures(macro: SramMacro, *, library: Library, technology: Technology, corner: Corner) -> LatchFigures:
     """The figures of `macro` as latches, from `library`, which must be that of `technology` at `corner`."""
     gate = technology.cells.clock_gate
-    missing = [name for name in (_LATCH, _READ, gate) if name not in library.cells]
-    if missing:
+    missing = [str(name) for name in (_LATCH, _READ, gate) if name not in library.cells]
+    if missing or gate is None:
         raise ConfigError(f"a latch memory needs the cells {_LATCH}, {_READ} and a clock gate, not a library without {missing[0]} ({library.source})")
     latch, read, gating = library.cells[_LATCH], library.cells[_READ], library.cells[gate]
     fo4_s = library_fo4_s(library, technology.cells.inverter)
@@ -57,6 +57,7 @@ def latch_figures(macro: SramMacro, *, library: Library, technology: Technology,
     moving = 0.5 * macro.bits
     gate_pin = next(name for name, pin in latch.pins.items() if pin.direction == "input" and name == latch.sequential[0].enable)
     data_pin = latch.sequential[0].data_in
+    assert data_pin is not None, f"{_LATCH} is a latch"
     clock_pin = next(name for name, pin in gating.pins.items() if pin.clock_gate_role == "clock")
     # A write clocks one word, changes half of its latches and drives the data lines of all words.
     write_j = macro.bits * switched_j(latch, gate_pin) + moving * (macro.words * switched_j(latch, data_pin) / 2 + _internal_j(latch, "Q"))

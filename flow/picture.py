@@ -23,7 +23,7 @@ def draw_design(design: MappedDesign, path: Path) -> Outline:
 
     Orange are flops, blue logic, red clock buffers and clock gates, grey memories. One point is one cell.
     """
-    placed = {module: mapped.placed for module, mapped in design.layout("placed").items()}
+    placed = {module: mapped.placed for module, mapped in design.layout("placed").items() if mapped.placed is not None}
     macros = {name: macro_outline(macro, design) for name, macro in design.macros.items()}
     technology = design.technology
     library = read_libraries(design.liberty[0])

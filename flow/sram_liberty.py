@@ -12,7 +12,7 @@ _PS, _FF, _FJ, _NW = 1e-12, 1e-15, 1e-15, 1e-9
 _LOADS_F = tuple(x * 1e-15 for x in (0.5, 5.0, 20.0, 60.0))
 
 
-def _simple(**values: object) -> list[Attribute]:
+def _simple(**values: object) -> list[Attribute | Group]:
     return [Attribute(name=n, values=(f"{v:.6g}" if isinstance(v, float) else str(v),)) for n, v in values.items()]
 
 
@@ -66,7 +66,7 @@ def _cell(f: SramFigures) -> Group:
         energy("!read_en & write_en", f.write_energy_j),
         energy("read_en & write_en", f.read_energy_j + f.write_energy_j),
     )
-    body = [
+    body: list[Attribute | Group] = [
         *_simple(area=f.area_um2, cell_leakage_power=f.leakage_w / _NW, interface_timing="true"),
         clock,
         given("read_en", None),

@@ -17,7 +17,8 @@ from flow.cells.netlist import CellLibrary, ProcessShift, all_cells, load_cell_l
 from flow.cells.variation import local_variation
 from flow.corner import Corner
 from flow.liberty import fo4_s, read_library
-from flow.sram import SramMacro, SramTechnology, access_energy_j, area_um2, load_sram_technology, sram_figures, yardstick
+from flow.sram import SramTechnology, access_energy_j, area_um2, load_sram_technology, sram_figures, yardstick
+from flow.sram_macro import SramMacro
 from flow.tech import LibraryCorner, Technology, load_technology
 from hw.settings import read_yaml
 

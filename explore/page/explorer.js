@@ -36,6 +36,14 @@ const explorer = (() => {
   const category = (c, name, i) => c.categories[name] ? c.categories[name].values[c.categories[name].codes[i]] : c.same[name];
   const sweep = (c, architecture) => Array.from({length: c.first[architecture + 1] - c.first[architecture]}, (_, k) => c.first[architecture] + k);
 
+  // Rows of a table in the page as objects; of an architecture if one is named.
+  function tableRows(key, architecture) {
+    const {columns, rows} = reportTable(key), place = columns.indexOf("architecture");
+    return rows.filter(row => architecture === undefined || row[place] === architecture).map(row => Object.fromEntries(columns.map((name, k) => [name, row[k]])));
+  }
+  // The same clocks at nominal voltage; recorded for the architectures of highest effectiveness only.
+  const frequencyOnly = (c, architecture) => tableRows(`sweeps-${c.key}`, c.names[architecture]).filter(row => row.sweep === "frequency");
+
   // Everything that is shown or downloaded of a point: label, unit, value.
   const QUANTITIES = [
     ["vdd_v", "core supply", "V", (c, i) => c.n.vdd_v[i]],
@@ -172,8 +180,10 @@ const explorer = (() => {
     return state.pins.flatMap((pin, k) => {
       if (!pin || pin.case.network !== c.network || pin.case.batch !== c.batch) return [];
       const all = sweep(pin.case, pin.case.owner[pin.point]), colour = PIN_COLOURS[k], name = "AB"[k], n = pin.case.n;
-      const values = key => all.map(i => n[key][i]);
+      const values = key => all.map(i => n[key][i]), slowed = frequencyOnly(pin.case, pin.case.owner[pin.point]);
       return [
+        ...(slowed.length ? [{type: "scatter", mode: "lines", name: `${name}: frequency only`, x: slowed.map(row => row.throughput_ips), y: slowed.map(row => row.efficiency_gops_w),
+          line: {color: colour, dash: "dash"}, hoverinfo: "skip"}] : []),
         {type: "scatter", mode: "lines+markers", name: `${name}: DVFS sweep`, x: values("throughput_ips"), y: values("efficiency_gops_w"), line: {color: colour},
           marker: {size: 5}, hoverinfo: "none", customdata: all.map(i => [k, i])},
         {type: "scatter", mode: "markers+text", name, text: [name], textposition: "top center", x: [n.throughput_ips[pin.point]], y: [n.efficiency_gops_w[pin.point]],
@@ -207,16 +217,17 @@ const explorer = (() => {
     return {case: state.case, point: (p.curveNumber === 1 ? state.front : state.drawn)[p.pointIndex ?? p.pointNumber]};
   }
 
-  // The sweep of the architecture under the pointer, as a shape: cheaper to change than a trace.
+  // The sweep of the architecture under the pointer, and dashed the same clocks at nominal voltage, as shapes: cheaper to change than traces.
   function highlight(c, point) {
     const layout = {shapes: [], annotations: []};
     if (point !== null) {
       const log = at("explorer-log").checked, all = sweep(c, c.owner[point]), {throughput_ips: t, efficiency_gops_w: e} = c.n;
-      const path = all.map((i, k) => `${k ? "L" : "M"}${t[i]},${e[i]}`).join("");
-      layout.shapes = [{type: "path", path, line: {color: "#e69f00", width: 3}}];
+      const path = points => points.map(([x, y], k) => `${k ? "L" : "M"}${x},${y}`).join(""), slowed = frequencyOnly(c, c.owner[point]);
+      layout.shapes = [{type: "path", path: path(all.map(i => [t[i], e[i]])), line: {color: "#e69f00", width: 3}}];
+      if (slowed.length) layout.shapes.push({type: "path", path: path(slowed.map(row => [row.throughput_ips, row.efficiency_gops_w])), line: {color: "#e69f00", width: 2, dash: "dash"}});
       const [x, y] = log ? [Math.log10(t[point]), Math.log10(e[point])] : [t[point], e[point]];
       layout.annotations = [{x, y, text: `${number(c.n.vdd_v[point], 3)} V, ${number(c.n.freq_hz[point] / 1e6)} MHz`, bgcolor: "#e69f00", font: {color: "#000"}, arrowcolor: "#e69f00"}];
-      at("explorer-pointer").textContent = words(c, point);
+      at("explorer-pointer").textContent = words(c, point) + (slowed.length ? `. Dashed: the clock alone lowered, DVFS effectiveness ${number(slowed[0].effectiveness, 3)}` : "");
     }
     Plotly.relayout("explorer-chart", layout);
   }
@@ -378,6 +389,35 @@ const explorer = (() => {
     at("chosen-layers").setAttribute("aria-label", `Core cycles of ${own.length} layers; the table below holds them`);
   }
 
+  const file = (c, architecture) => `${designName(c, architecture)}.yaml`;
+
+  function showSchedule(c, point) {
+    const rows = tableRows(`schedules-${c.key}`, c.names[c.owner[point]]), {axis} = theme();
+    at("chosen-schedule").hidden = !rows.length;
+    if (!rows.length) {
+      at("chosen-schedule-words").textContent = "Schedules are in the page for the balanced, the fastest and the most efficient architecture of a front. For this one, with its design file: " +
+        `voltfront schedule --design ${file(c, c.owner[point])} --network ${c.network} --batch ${c.batch} --deadline-s ${number(c.n.latency_s[point] * 1.5, 3)}`;
+      return fill("chosen-schedule-table");
+    }
+    const names = [...new Set(rows.map(row => row.strategy))], of = name => rows.filter(row => row.strategy === name), best = of("schedule"), ms = j => number(j * 1e3);
+    const slowest = of("frequency only")[0] ?? rows.at(-1), saved = 100 * (1 - best[0].period_j / slowest.period_j);
+    at("chosen-schedule-words").textContent = `A batch within ${ms(best[0].deadline_s)} ms, 1.5 times its shortest time. ` +
+      names.map(name => `${name}: ${ms(of(name)[0].period_j)} mJ`).join("; ") + `. The schedule takes ${number(saved, 3)} % less than ${slowest.strategy}. What changing the voltage costs is assumed.`;
+    const shown = names.filter(name => name === "schedule" || name === "best single point");
+    draw("chosen-schedule", shown.map((name, k) => ({type: "bar", name, marker: {color: data.palette[k]}, x: of(name).map(row => row.layer), y: of(name).map(row => row.vdd_v)})),
+      {title: {text: "Core supply of each layer"}, barmode: "group", xaxis: {...axis, type: "category"}, yaxis: {...axis, title: {text: "core supply (V)"}}});
+    at("chosen-schedule").setAttribute("aria-label", `Core supply of ${best.length} layers: ${best.map(row => `${row.layer} ${number(row.vdd_v, 3)} V`).join(", ")}`);
+    fill("chosen-schedule-table", table("Schedule of the chosen architecture", ["layer", "supply (V)", "clock (MHz)", "time (ms)", "energy (mJ)"],
+      best.map(row => [row.layer, number(row.vdd_v, 3), number(row.freq_hz / 1e6), ms(row.time_s), ms(row.energy_j)])));
+  }
+
+  function showPlacement(c, point) {
+    const name = c.names[c.owner[point]], picture = data.pictures[name];
+    fill("chosen-placement", picture ? element("img", {src: picture, alt: `Placement of ${name}: orange flops, blue logic, red clock buffers, grey memories`}) :
+      element("p", {}, "There is no picture of it yet. With its design file: ", element("code", {}, `voltfront placement --design ${file(c, c.owner[point])} --out build/placements/${name.replace(/[^a-z0-9_]/g, "_")}.png`),
+        " (minutes), then ", element("code", {}, "voltfront report"), " again."));
+  }
+
   function showChosen(c, point) {
     state.chosen = {case: c, point};
     const architecture = c.owner[point], name = c.names[architecture], yaml = designYaml(c, architecture), all = sweep(c, architecture);
@@ -394,12 +434,12 @@ const explorer = (() => {
       return [`${label} (${unit})`, number(value(c, point)), ends.every(Boolean) ? ends.map(([, , , end]) => number(end(c, point))).join(" to ") : ""];
     })));
     at("chosen-yaml").textContent = yaml;
-    const file = designName(c, architecture);
-    at("chosen-command").textContent = `voltfront rtl --design ${file}.yaml --out build/rtl/${file}`;
-    at("chosen-download").onclick = () => download(`${file}.yaml`, yaml, "text/yaml");
+    at("chosen-command").textContent = `voltfront rtl --design ${file(c, architecture)} --out build/rtl/${designName(c, architecture)}`;
+    at("chosen-download").onclick = () => download(file(c, architecture), yaml, "text/yaml");
+    showPlacement(c, point);
     // The front is shown first; its details follow when the browser has painted it.
     clearTimeout(state.details);
-    state.details = setTimeout(() => { drawEnergy(c, point); drawRoofline(c, point); showLayers(c, point); }, 50);
+    state.details = setTimeout(() => { drawEnergy(c, point); drawRoofline(c, point); showLayers(c, point); showSchedule(c, point); }, 50);
   }
 
   // ---- start ---------------------------------------------------------------------------------------------------------------

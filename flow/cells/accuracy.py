@@ -20,7 +20,7 @@ import pandas as pd
 from flow.cells.fo4 import measure_fo4
 from flow.cells.measure import edge_point, energy_j
 from flow.cells.netlist import Cell, CellLibrary, all_cells, load_cell_library
-from flow.cells.spice import Bench
+from flow.cells.spice import Bench, Point, Ramp
 from flow.cells.steps import sweep_for
 from flow.corner import Corner
 from flow.liberty import Cell as LibertyCell
@@ -87,7 +87,7 @@ def _compare_one(liberty: LibertyCell, cells: CellLibrary, bench: Bench, fo4_s: 
         measured = bench.run(points, label=label)
     else:
         measured = [bench.run([point], label=f"{label}_{i}", initial=state)[0] for i, (point, state) in enumerate(zip(points, states, strict=True))]
-    direct_delay = max(m.crossing_s[output] - p.inputs[pin].at_s for m, p in zip(measured, points, strict=True))
+    direct_delay = max(m.crossing_s[output] - _ramp(p, pin).at_s for m, p in zip(measured, points, strict=True))
     direct_transition = max(m.transition_s[output] for m in measured)
     chosen = rng.randrange(len(states))
     leakage_w = liberty.leakage_w
@@ -103,10 +103,17 @@ def _compare_one(liberty: LibertyCell, cells: CellLibrary, bench: Bench, fo4_s: 
     )  # fmt: skip
 
 
+def _ramp(point: Point, pin: str) -> Ramp:
+    edge = point.inputs[pin]
+    assert isinstance(edge, Ramp), "the pin that moves has a ramp"
+    return edge
+
+
 def _causes(cell: Cell, output: str, rng: random.Random) -> tuple[str, list[tuple[dict, int]]]:
     """An input pin that moves `output`, and every settled state before such a move with the output's value after it."""
     d = cell.description
     if d.kind == "flop":
+        assert d.clock is not None and d.data is not None, "every flop has both"
         off = {d.clear: 1} if d.clear else {}
         return d.clock, [(cell.after([{d.clock: 0, d.data: 1 - q, **off}, {d.clock: 1}, {d.clock: 0}, {d.data: q}]), q) for q in (0, 1)]
     pin = rng.choice(cell.inputs)
@@ -114,8 +121,9 @@ def _causes(cell: Cell, output: str, rng: random.Random) -> tuple[str, list[tupl
     for bits in product((0, 1), repeat=len(cell.inputs)):
         before = dict(zip(cell.inputs, bits, strict=True))
         state, after = cell.settle(before), cell.settle({**before, pin: 1 - before[pin]})
-        if state[output] != after[output]:
-            found.append((state, int(after[output])))
+        if state[output] != (value := after[output]):
+            assert value is not None, "a settled combinational cell drives its output"
+            found.append((state, int(value)))
     return pin, found
 
 
@@ -130,7 +138,9 @@ def _energy_j(liberty: LibertyCell, pin: str, output: str, edge: str, rising: bo
     energy = float(getattr(power, f"{edge}_j").at(slew_s=slew_s, load_f=load_f))
     if cell.description.kind == "flop":
         own = liberty.pins[pin].internal_power[0]
-        energy += float((own.rise_j if rising else own.fall_j).at(slew_s=slew_s))
+        table = own.rise_j if rising else own.fall_j
+        assert table is not None, "a clock pin has a table of each edge"
+        energy += float(table.at(slew_s=slew_s))
     return energy
 
 

@@ -4,6 +4,7 @@ import sys
 from collections.abc import Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, wait
 from pathlib import Path
+from typing import Any
 
 from pydantic import RootModel
 from tqdm import tqdm
@@ -70,7 +71,7 @@ def characterize_library(
     with ThreadPoolExecutor(workers) as pool, tqdm(total=len(cells) * len(corners), unit="cell", disable=not sys.stderr.isatty()) as bar:
         try:
             for corner in corners:
-                circuit = {"cache": store, "cards": cards, "process": processes[corner.process], "corner": corner}
+                circuit: dict[str, Any] = {"cache": store, "cards": cards, "process": processes[corner.process], "corner": corner}
                 unit = run_step(measure_fo4, inverter=inverter, load_f=4 * library.characterization.load_unit_f, **circuit)
                 bar.set_description(str(corner))
                 waiting = {
@@ -106,7 +107,7 @@ class _Flavours(RootModel[dict[str, ProcessShift]]):
 def _flavoured(library: CellLibrary, tech_dir: Path, flavour: str) -> dict[str, ProcessShift]:
     """The processes with the shift of `flavour` added."""
     path = tech_dir / "flavours.yaml"
-    known = parse(_Flavours, read_yaml(path), str(path)).root
+    known = parse(_Flavours, read_yaml(path), str(path)).root  # type: ignore[type-var]  # a mapping of settings; parse needs no more of it
     if flavour not in known:
         raise ConfigError(f"flavour must be one of {', '.join(sorted(known))}, not {flavour!r} ({path})")
     shift = known[flavour]

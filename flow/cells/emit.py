@@ -23,7 +23,7 @@ def _number(value: float, digits: int = 4) -> str:
     return f"{value:.{digits}g}"
 
 
-def _simple(**values: object) -> list[Attribute]:
+def _simple(**values: object) -> list[Attribute | Group]:
     return [Attribute(name=name, values=(f"{value:.6g}" if isinstance(value, float) else str(value),)) for name, value in values.items()]
 
 
@@ -50,6 +50,7 @@ def _internal_power(energy: Energy, data: CellData) -> Group:
         body += _simple(related_pin=energy.related)
     if energy.when:
         body += _simple(when=energy.when)
+    axes: tuple[tuple[tuple[float, ...], float], ...]
     if energy.related:
         template, axes = "energy", ((data.slews_s, _PS), (data.sampled_loads_f, _FF))
     else:

@@ -66,6 +66,20 @@ def model(block="pe"):
     )  # fmt: skip
 
 
+def schedules(networks=("alexnet", "alexnet_conv")):
+    """Rows of `explore.report_schedules` for one architecture."""
+    rows = []
+    for network in networks:
+        for batch in (1, 16):
+            ways = ("schedule", (0.5, 0.7), 0.006), ("best single point", (0.7, 0.7), 0.0075), ("frequency only", (1.0, 1.0), 0.008)
+            for strategy, volts, period_j in ways:
+                same = {"network": network, "batch": batch, "dram": "lpddr3_1600_x32", "architecture": "r4c8l8_d16s1p1", "deadline_s": 0.03}
+                same |= {"strategy": strategy, "period_j": period_j}
+                for layer, v in zip(("conv1", "fc6"), volts, strict=True):
+                    rows.append(same | {"layer": layer, "vdd_v": v, "freq_hz": 1e9 * (v - 0.3), "time_s": 0.01, "energy_j": 0.002})
+    return pd.DataFrame(rows)
+
+
 def inputs(folder, networks=("alexnet", "alexnet_conv"), commit="c0ffee1234567890", block="pe"):
     """The files of an exploration and a model in `folder`; returns write_report's arguments without out_dir."""
     points, sweeps, layers = [], [], []

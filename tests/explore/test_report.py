@@ -2,6 +2,7 @@
 
 import json
 import re
+from base64 import b64encode
 from html.parser import HTMLParser
 from xml.etree import ElementTree
 
@@ -13,6 +14,7 @@ from report_inputs import HOSTILE, PARTS_J, inputs, point
 
 from explore.report import write_report
 from explore.report_charts import unique_key
+from explore.report_points import read_pictures
 from hw.errors import ConfigError
 
 
@@ -133,6 +135,18 @@ def test_names_from_files_stay_text(tmp_path):
     texts = json.dumps(figures(page))
     assert "&lt;/script&gt;" in texts and "<" not in texts
     assert all(re.fullmatch(r"[a-z0-9-]+\.(png|svg|pdf)", path.name) for path in (tmp_path / "out" / "figures").iterdir())
+
+
+def test_pictures_are_those_of_the_architectures_and_nothing_else(tmp_path):
+    folder = tmp_path / "placements"
+    folder.mkdir()
+    for name in ("a1", "b2"):
+        (folder / f"{name}.png").write_bytes(b"\x89PNG" + name.encode())
+    (tmp_path / "outside.png").write_bytes(b"\x89PNG")
+    assert read_pictures(folder, ["a1", "c3", "../outside", "A1"]) == {"a1": "data:image/png;base64," + b64encode(b"\x89PNGa1").decode()}
+    (folder / "b2.png").write_bytes(b"<svg/>")
+    with pytest.raises(ConfigError, match="picture must be a PNG file"):
+        read_pictures(folder, ["b2"])
 
 
 def test_names_of_files_differ():

@@ -6,7 +6,8 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
-from report_inputs import inputs, point
+from matplotlib.figure import Figure
+from report_inputs import inputs, point, schedules
 
 from explore.report import write_report
 from explore.report_points import LIMIT, choose
@@ -38,7 +39,9 @@ def report(tmp_path_factory):
     folder = tmp_path_factory.mktemp("browser")
     with pytest.MonkeyPatch.context() as patch:
         without_figures(patch)
-        return write_report(**inputs(folder / "explore"), out_dir=folder / "out")
+        (folder / "placements").mkdir()
+        Figure(figsize=(3, 2)).savefig(folder / "placements" / "r4c8l8_d16s1p1.png", dpi=100)
+        return write_report(**inputs(folder / "explore"), out_dir=folder / "out", schedules=schedules(), placements=folder / "placements")
 
 
 class Page:
@@ -94,13 +97,18 @@ def test_pointing_shows_the_sweep_and_a_click_pins_it(opened):
     x, y = opened.place(best()["throughput_ips"], best()["efficiency_gops_w"])
     opened.page.mouse.move(x - 30, y - 30)
     opened.page.mouse.move(x, y, steps=4)
-    opened.page.wait_for_function("document.getElementById('explorer-chart').layout.shapes?.length === 1")
+    opened.page.wait_for_function("document.getElementById('explorer-chart').layout.shapes?.length === 2")
     assert "r4c8l8_d16s1p1; 1 V, 700 MHz: 140 inferences/s" in opened.text("#explorer-pointer")
     path = opened.page.evaluate("document.getElementById('explorer-chart').layout.shapes[0].path")
     assert [float(pair.split(",")[0]) for pair in path[1:].split("L")] == pytest.approx([40, 80, 140])
+    slowed = opened.page.evaluate("document.getElementById('explorer-chart').layout.shapes[1]")
+    assert slowed["line"]["dash"] == "dash" and [float(pair.split(",")[0]) for pair in slowed["path"][1:].split("L")] == pytest.approx([70, 35, 17.5])
+    assert "DVFS effectiveness 0.125" in opened.text("#explorer-pointer")
     opened.page.mouse.click(x, y)
     opened.page.locator("#explorer-pins table").wait_for()
     assert opened.text("#explorer-status").startswith("Pinned as A: r4c8l8_d16s1p1; 1 V")
+    traces = opened.page.evaluate("document.getElementById('explorer-chart').data.slice(2).map(t => [t.name, t.line?.dash ?? '', t.x.length])")
+    assert traces == [["A: frequency only", "dash", 3], ["A: DVFS sweep", "", 3], ["A", "", 1]]
     assert opened.text("#chosen-name") == "r4c8l8_d16s1p1"
     opened.page.mouse.move(5, 5)
     opened.page.wait_for_function("document.getElementById('explorer-chart').layout.shapes?.length === 0")
@@ -166,6 +174,31 @@ def test_keyboard_alone_pins_compares_and_gets_the_design(opened, tmp_path):
     assert opened.text("#chosen-command") == "voltfront rtl --design r4c8l8_d16s1p1.yaml --out build/rtl/r4c8l8_d16s1p1"
     assert "256 multipliers" in page.locator("#chosen-diagram svg").get_attribute("aria-label")
     assert page.locator("#chosen-roofline").get_attribute("aria-label").startswith("Roofline:")
+
+
+@needs_browser
+def test_the_chosen_architecture_has_its_schedule_and_its_placement_or_how_to_get_them(opened, tmp_path):
+    page = opened.page
+    page.locator("#explorer-list button").first.click()
+    page.locator("#chosen-schedule .plot-container").wait_for()
+    words = opened.text("#chosen-schedule-words")
+    assert words.startswith("A batch within 30 ms") and "schedule: 6 mJ; best single point: 7.5 mJ; frequency only: 8 mJ" in words
+    assert "The schedule takes 25 % less than frequency only" in words
+    rows = [row.split("\t") for row in page.locator("#chosen-schedule-table tbody tr").all_inner_texts()]
+    assert rows == [["conv1", "0.5", "200", "10", "2"], ["fc6", "0.7", "400", "10", "2"]]
+    assert page.locator("#chosen-schedule").get_attribute("aria-label") == "Core supply of 2 layers: conv1 0.5 V, fc6 0.7 V"
+    picture = page.locator("#chosen-placement img")
+    assert picture.evaluate("image => [image.naturalWidth, image.naturalHeight]") == [300, 200] and "r4c8l8_d16s1p1" in picture.get_attribute("alt")
+    with page.expect_download() as caught:
+        page.locator("details[data-table='schedules-alexnet-b1'] button").evaluate("button => button.click()")
+    caught.value.save_as(tmp_path / "schedules.csv")
+    assert len(pd.read_csv(tmp_path / "schedules.csv")) == 6
+    page.locator("fieldset[data-name=rows] input[value='4']").uncheck()
+    page.locator("#explorer-list button").first.click()
+    page.locator("#chosen-placement code").first.wait_for()
+    assert opened.text("#chosen-placement code >> nth=0") == "voltfront placement --design r8_of_alexnet.yaml --out build/placements/r8_of_alexnet.png"
+    page.wait_for_function("document.getElementById('chosen-schedule').hidden")
+    assert "voltfront schedule --design r8_of_alexnet.yaml --network alexnet --batch 1 --deadline-s" in opened.text("#chosen-schedule-words")
 
 
 @needs_browser

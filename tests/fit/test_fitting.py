@@ -1,23 +1,24 @@
 """The whole fit on tables made from a known truth: what it finds again, what it says of designs never seen, what it refuses."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
-from synthetic import PATHS, all_uses, corners, design_rows, path_truth, truth
+from synthetic import PATHS, VOLTAGE, VOLTAGES, all_uses, corner_factor, corners, design_rows, path_truth, truth
 
 from explore.cli import cli
-from fit.blocks import BLOCKS, DERIVED, term_values
+from fit.blocks import BLOCKS, DERIVED, path_group, term_values
 from fit.compose import predict, within_range
-from fit.estimation import select, with_sides
+from fit.estimation import grouped, select, with_sides
 from fit.explain import explain
-from fit.fitting import fit, fit_corners
+from fit.fitting import beside, fit, fit_beside, fit_corners
 from fit.laws import Corners
 from fit.model import read_model, reference_corner
 from fit.tables import Tables
-from fit.validation import compare, designs_in_turn, intervals
+from fit.validation import compare, designs_in_turn, fitted_errors, intervals
 from flow.table import CORNER_COLUMNS, PARAMETERS, PATH_COLUMNS, Provenance, write_table
 from hw.errors import ConfigError, ModelError
 
@@ -105,6 +106,59 @@ def test_a_design_never_measured_is_composed_from_its_blocks(exact):
     assert not got.extrapolated.any() and got.provisional == ("sram",)
 
 
+SPARSE = (
+    *((v, 25.0, b, "tt") for b in (0.5, 1.0) for v in (0.5, 0.65, 0.8)), *((v, t, 0.0, "tt") for t in (-40.0, 125.0) for v in (0.65, 1.0)),
+    *((v, 25.0, 0.0, "ss") for v in VOLTAGES),
+)  # fmt: skip
+"""Corners as they are measured: no full grid, and the slow process at one temperature without bias."""
+
+
+@pytest.fixture(scope="module")
+def processes(tmp_path_factory):
+    """Models of both processes, and the file of the typical one."""
+    folder = tmp_path_factory.mktemp("processes")
+    tables = written(folder, *corners(count=10, whole=6, more=SPARSE))
+    typical = fit(**tables, out=folder / "model.json", in_turn=False)
+    return typical, *fit_beside(typical, **tables, out=folder / "model.json", in_turn=False), folder / "model.json"
+
+
+def check_corners(model, process, points):
+    """Every quantity of whole designs against the truth at corners, measured or between those measured."""
+    candidates = design_rows(200, np.random.default_rng(11))
+    p = {name: v[within_range(model, candidates)][:2] for name, v in candidates.items()}
+    vdd, warmth, bias = (np.array(x) for x in zip(*points, strict=True))
+    got = predict(model, p, vdd, temperature_c=warmth, back_bias_v=bias)
+    core = [use for use in all_uses(p) if BLOCKS[use.block].domain == "core"]
+    for i, point in enumerate(points):
+        leakage = sum(use.count * truth(use.block, "leakage_w", use.parameters, *point, process) for use in core)
+        np.testing.assert_allclose(got.core_leakage_w[:, i], leakage, rtol=0.03, err_msg=str(point))
+        slowest = np.max([path_truth(*path, p, *point, process) for path in PATHS], axis=0)
+        np.testing.assert_allclose(got.fmax_hz[:, i], 1 / slowest, rtol=0.03, err_msg=str(point))
+
+
+def test_biases_and_temperatures_of_a_sparse_table_are_found_again(processes):
+    typical, _, _ = processes
+    assert typical.process == "tt" and typical.temperature_range_c == (-40.0, 125.0) and typical.back_bias_range_v == (0.0, 1.0)
+    check_corners(typical, "tt", [(0.5, 25.0, 1.0), (0.7, 25.0, 0.5), (0.9, 25.0, 0.3), (0.7, 125.0, 0.0), (1.0, -40.0, 0.0), (0.8, 85.0, 0.7)])
+    delay = {p.name: p.status for p in typical.paths["logic to sequencer"].law.voltage_parameters}
+    assert {delay[name] for name in ("threshold_per_c", "body", "mobility")} == {"fitted"}
+    with pytest.raises(ModelError, match="back_bias_v must be within the fitted range 0 V to 1 V|back_bias_v must be within the fitted range 0 to 1 V"):
+        predict(typical, {name: v[:1] for name, v in design_rows(1, np.random.default_rng(0)).items()}, [0.8], back_bias_v=1.2)
+
+
+def test_the_slow_process_has_the_typical_ones_laws_and_what_it_was_not_measured_at(processes):
+    typical, slow, file = processes
+    assert slow.process == "ss" and read_model(beside(file, "ss")) == slow and beside(file, "ss").name == "model_ss.json"
+    assert slow.delay_law == typical.delay_law and slow.cycles == typical.cycles
+    for name, path in slow.paths.items():
+        assert [t.value > 0 for t in path.law.terms] == [t.value > 0 for t in typical.paths[name].law.terms]
+        own, other = ({p.name: p for p in model.paths[name].law.voltage_parameters} for model in (slow, typical))
+        assert own["body"].status == "shared" and own["body"].value == other["body"].value and own["threshold_v"].status == "fitted"
+    check_corners(slow, "ss", [(0.5, 25.0, 0.0), (0.72, 25.0, 0.0), (1.0, 25.0, 0.0)])
+    # At a bias and a temperature at which the slow process was not measured.
+    check_corners(slow, "ss", [(0.7, 25.0, 1.0), (0.8, 125.0, 0.0)])
+
+
 def test_fifty_thousand_designs_at_twelve_voltages_take_seconds(exact):
     import time
 
@@ -155,16 +209,53 @@ def test_a_design_left_out_takes_its_variants_along():
     assert set(both.paths["design"]) == {"d0", "d2"}
     assert ((left["design"] == "d5") & (left["block"] == "compute")).any()
     same = (left["block"] == "pe") & (left[keys] == pe[keys]).all(axis=1)
-    assert not same.any() and not (left["block"] == "accelerator").any()
+    assert not same.any() and set(left.loc[left["block"] == "accelerator", "design"]) == {"d0", "d2"}
     # A block without parameters has one variant only, and keeps the rows of the other designs.
     assert (left["block"] == "sequencer").any()
+
+
+def test_the_clocks_skew_is_part_of_the_period():
+    """A skew that grows with the side, made up, is found again and lengthens every period; with ideal clocks there is none."""
+    ideal = made_up(count=8, whole=6, voltages=(0.5, 0.65, 0.8, 1.0))
+    rows = ideal.corners.copy()
+    whole = rows["block"] == "accelerator"
+    skew_s = (20e-12 + 0.05e-12 * rows["side_um"]) * corner_factor(*VOLTAGE["delay"][:1], rows["vdd_v"], VOLTAGE["delay"][1])
+    rows.loc[whole, "min_period_s"] += skew_s[whole]
+    without, model = fit_corners(ideal), fit_corners(replace(ideal, corners=rows))
+    assert without.skew is None
+    assert {t.name: t.value for t in model.skew.terms} == {"one": pytest.approx(20e-12, rel=0.01), "trunk": pytest.approx(0.05e-12, rel=0.01)}
+    p = {name: rows.loc[whole & (rows["design"] == "d0"), name].iloc[:1].to_numpy(dtype=float) for name in PARAMETERS}
+    expected = skew_s[whole & (rows["design"] == "d0") & (rows["vdd_v"] == 0.65)].iloc[0]
+    periods = [1 / predict(m, p, [0.65], extrapolate=True).fmax_hz[0, 0] for m in (without, model)]
+    assert periods[1] - periods[0] == pytest.approx(expected, rel=0.05)
+    rows.loc[rows.index[whole][0], "min_period_s"] = ideal.corners.loc[rows.index[whole][0], "min_period_s"]
+    with pytest.raises(ModelError, match="skew must be above 0 in every whole design or in none, not 0 s"):
+        fit_corners(replace(ideal, corners=rows))
+
+
+def test_paths_that_share_a_law():
+    """The slowest of each group in each design and corner, by a plain loop."""
+    _, paths = corners(count=3, whole=2, voltages=(0.5, 1.0))
+    more = paths.assign(start="store", delay_s=paths["delay_s"] * 1.5)
+    got = grouped(pd.concat([paths, more], ignore_index=True))
+    expected = {}
+    for _, row in pd.concat([paths, more]).iterrows():
+        start, end = row["start"], row["end"]
+        if start.startswith("sram_"):
+            end = "logic"
+        elif start != "pe_row" or end != "pe_accumulator":
+            start = "logic"
+        key = row["design"], row["domain"], row["vdd_v"], start, end
+        expected[key] = max(row["delay_s"], expected.get(key, 0.0))
+    assert expected == {(r["design"], r["domain"], r["vdd_v"], r["start"], r["end"]): r["delay_s"] for _, r in got.iterrows()} and len(got) == len(expected)
+    assert path_group("store_runs", "sram_output") == ("logic", "sram") and path_group("sram_weight", "pe") == ("sram_weight", "logic")
 
 
 def test_designs_left_out_in_turn():
     tables = made_up(count=6, whole=4, noise=0.02, voltages=(0.5, 0.75, 1.0))
     model = fit_corners(tables)
     errors = designs_in_turn(tables, model)
-    model = model.model_copy(update={"intervals": intervals(errors)})
+    model = model.model_copy(update={"intervals": intervals(fitted_errors(tables, model), errors)})
     found = compare(errors, "designs in turn", model)
     assert {name: x.designs for name, x in model.intervals.items()} == dict.fromkeys(("fmax", "leakage", "area", "energy"), 4)
     assert {c.quantity for c in found} == {"fmax", "leakage", "area", "energy per core cycle"}
@@ -190,7 +281,7 @@ def test_the_model_file_reads_back_and_refuses_what_it_is_not(noisy, tmp_path):
         read_model(noisy, technology="other")
     content = json.loads(noisy.read_text())
     for change, message in (
-        ({"version": 1}, "version of a model must be 3, not 1"), ({"format": "x"}, "file must be a voltfront-model"), ({"blocks": 3}, "differ at blocks"),
+        ({"version": 1}, "version of a model must be 4, not 1"), ({"format": "x"}, "file must be a voltfront-model"), ({"blocks": 3}, "differ at blocks"),
     ):  # fmt: skip
         (tmp_path / "m.json").write_text(json.dumps(content | change))
         with pytest.raises(ConfigError, match=message):
