@@ -77,7 +77,8 @@ def as_rows(model: FittedModel, checked: Sequence[Checked]) -> list[dict]:
             add(point, "cycles", f"{layer.layer.shape.name}: {part_text(layer)}", layer.sample.cycles, layer.measured_cycles, _cycles_log_sd(model))
         add(point, "cycles", "network", point.point.cycles, point.network_cycles, _cycles_log_sd(model))
         for _, row in point.errors.iterrows() if point.errors is not None else ():
-            where = f"{row['vdd_v']:g} V, memories {row['sram_vdd_v']:g} V" if row["quantity"] != "area" else "design"
+            at = f"{row['vdd_v']:g} V, memories {row['sram_vdd_v']:g} V, {row['temperature_c']:g} C, back bias {row['back_bias_v']:g} V"
+            where = at if row["quantity"] != "area" else "design"
             add(point, row["quantity"], where, row["predicted"], row["measured"], row["log_sd"])
     return rows
 
