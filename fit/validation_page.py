@@ -10,7 +10,7 @@ import pandas as pd
 
 from fit.estimation import WHOLE
 from fit.explain import percent_text, quantity_text
-from fit.fitting import fit_corners
+from fit.fitting import beside, fit_corners
 from fit.model import Comparison, FittedModel, read_model
 from fit.tables import Tables
 from fit.validation import CORNER, QUANTITIES, compare, design_errors, designs_in_turn, held_out_errors
@@ -62,8 +62,11 @@ def repeatability(tables: Tables) -> float:
     return float(((rows["energy_per_cycle_hi_j"] - rows["energy_per_cycle_lo_j"]) / 2 / rows["energy_per_cycle_j"]).median())
 
 
-def page(model: FittedModel, tables: Tables, comparisons: Sequence[Comparison], held_out: Sequence[str], figure: str) -> str:
-    """The whole page."""
+def page(
+    model: FittedModel, tables: Tables, comparisons: Sequence[Comparison], held_out: Sequence[str], figure: str, *, errors: pd.DataFrame | None = None,
+    others: Sequence[FittedModel] = (),
+) -> str:  # fmt: skip
+    """The whole page. `errors` are the `design_errors` of designs left out, with their `split`; `others` are the models of further processes."""
     source = model.sources[0]
     designs = sorted(tables.corners.loc[tables.corners["block"] == WHOLE, "design"].unique())
     corners = tables.corners.loc[tables.corners["block"] == WHOLE, CORNER].drop_duplicates()
@@ -87,6 +90,8 @@ def page(model: FittedModel, tables: Tables, comparisons: Sequence[Comparison], 
             "## Errors\n",
             _errors_table(comparisons),
             "\nRows for which the fit had to extrapolate (they are included): " + ("; ".join(inside) if inside else "none") + ".\n",
+            _processes(others),
+            _conditions(errors),
             "## Against what they are to be\n",
             _targets_table(comparisons),
             "\n## Delay laws\n\nErrors at voltages left out (between the lowest and the highest), of the paths that set a frequency or nearly.\n",
@@ -107,6 +112,31 @@ def _errors_table(comparisons: Sequence[Comparison]) -> str:
         cells = [*map(percent_text, values), f"{c.rank_correlation:.3f}" if c.rank_correlation is not None else "", percent_text(c.interval_coverage, 0)]
         rows.append(f"| {' | '.join([c.split, c.quantity, *cells, percent_text(c.half_width), *(percent_text(x, 0) for x in ideal)])} |")
     return "\n".join(rows)
+
+
+def _processes(others: Sequence[FittedModel]) -> str:
+    """The errors of the models of further processes; empty without."""
+    parts = [
+        f"## Process {other.process}\n\nThe same laws and terms with numbers of its own, measured at {other.voltage_range_v[0]:g} to"
+        f" {other.voltage_range_v[1]:g} V.\n\n"
+        f"{_errors_table([c for c in other.validation if c.quantity != 'cycles'])}\n"
+        for other in others
+    ]  # fmt: skip
+    return "\n".join(parts)
+
+
+def _conditions(errors: pd.DataFrame | None) -> str:
+    """Mean and signed median error at each temperature and bias; empty where there is only one."""
+    if errors is None or len(errors[["temperature_c", "back_bias_v"]].drop_duplicates()) < 2:
+        return ""
+    title = "## By temperature and back bias\n\nMean error, and the median with its sign, over all supplies."
+    rows = [f"| left out | C | bias, V | {' | '.join(QUANTITIES)} |", "| --- " * (3 + len(QUANTITIES)) + "|"]
+    ratio = errors.assign(error=errors["predicted"] / errors["measured"] - 1)
+    for (split, temperature_c, bias_v), here in ratio.groupby(["split", "temperature_c", "back_bias_v"]):
+        found = [here.loc[here["quantity"] == quantity, "error"] for quantity in QUANTITIES]
+        cells = [f"{percent_text(e.abs().mean())} ({100 * e.median():+.1f})" if len(e) else "" for e in found]
+        rows.append(f"| {split} | {temperature_c:g} | {bias_v:g} | {' | '.join(cells)} |")
+    return "\n".join([title, "", *rows, ""])
 
 
 def _targets_table(comparisons: Sequence[Comparison]) -> str:
@@ -157,7 +187,7 @@ def _paths_table(model: FittedModel) -> str:
 
 
 def draw(errors: pd.DataFrame, path: Path) -> None:
-    """Predicted over measured against the supply: a panel a quantity, a line a design, what was left out."""
+    """Predicted over measured against the supply: a panel a quantity, a line a design (and a fainter one at each further temperature and bias), left out."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -165,9 +195,18 @@ def draw(errors: pd.DataFrame, path: Path) -> None:
 
     figure, panels = plt.subplots(1, len(QUANTITIES), figsize=(14, 3.6), layout="constrained")
     for panel, quantity in zip(panels, QUANTITIES, strict=True):
-        for (split, design), rows in errors[errors["quantity"] == quantity].groupby(["split", "design"], sort=True):
+        colours: dict[str, str] = {}
+        for (split, design), own in errors[errors["quantity"] == quantity].groupby(["split", "design"], sort=True):
             held = split == "held-out designs"
-            panel.plot(rows["vdd_v"], 100 * (rows["predicted"] / rows["measured"] - 1), "o-" if held else ".:", lw=1.6 if held else 0.8, ms=4, label=design)
+            # The most corners first: those lines have the design's name.
+            conditions = sorted((rows for _, rows in own.groupby(["temperature_c", "back_bias_v"])), key=len, reverse=True)
+            for rows in conditions:
+                label = {"label": design} if rows is conditions[0] else {"alpha": 0.35}
+                line = panel.plot(
+                    rows["vdd_v"], 100 * (rows["predicted"] / rows["measured"] - 1), "o-" if held else ".:", lw=1.6 if held else 0.8, ms=4,
+                    color=colours.get(design), **label,
+                )  # fmt: skip
+                colours[design] = line[0].get_color()
         panel.axhline(0, color="0.6", lw=0.8)
         panel.set_title(quantity, fontsize=10)
         panel.set_xlabel("supply, V")
@@ -195,7 +234,9 @@ def main(model_path: Path, tables: Path, plan: str, out: Path) -> None:
     figure = out.with_suffix(".png")
     drawn = pd.concat([errors.assign(split=split) for split, errors in parts.items() if split != "voltages in turn"], ignore_index=True)
     write_whole(figure, lambda path: draw(drawn, path))
-    write_text_whole(out, page(model, measured, comparisons, held_out, figure.name))
+    further = sorted(set(pd.read_csv(tables / "corners.csv", usecols=["process"])["process"]) - {model.process})
+    others = [read_model(beside(model_path, process)) for process in further]
+    write_text_whole(out, page(model, measured, comparisons, held_out, figure.name, errors=drawn, others=others))
     click.echo(out)
 
 

@@ -17,15 +17,17 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+import psutil
 import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT / "tests" / "explore")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "explore")]
 PAGE, KEPT = ROOT / "docs" / "robustness.md", Path("build/robustness.json")
 EXPLORED = tuple(f"build/explore/{name}" for name in ("points.parquet", "architectures.parquet", "pareto.csv", "dvfs.csv", "layers.csv"))
 SPACE = """version: 1
@@ -56,8 +58,6 @@ EXPLORE = (
     "explore", "--model", "model.json", "--technology", "synthetic", "--space", "space.yaml", "--network", "mobilenet_v1", "--batch", "1", "--workers", "1",
 )  # fmt: skip
 CHARACTERIZE = ("characterize", "--plan", "plan.yaml", "--technology", "technology_few.yaml", "--workers", "1")
-LONGEST_S = 60.0
-"""Where a run takes minutes, kills come within this of a start: many meet each part of the work."""
 TABLES = ("build/tables/fdsoi28p/corners.csv", "build/tables/fdsoi28p/paths.csv", "build/tables/cycles.csv")
 
 
@@ -68,6 +68,15 @@ class Check:
     tried: str
     found: str
     ok: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """How many kills at most, for how many minutes (a last run then goes on to its end), and where chance starts."""
+
+    kills: int
+    minutes: float
+    seed: int
 
 
 def start(arguments: tuple[str, ...], cwd: Path, **environment: str) -> subprocess.Popen:
@@ -113,67 +122,90 @@ def contents(folder: Path, names: tuple[str, ...]) -> dict[str, bytes]:
     return {name: (folder / name).read_bytes() for name in names if (folder / name).exists()}
 
 
-def killed(
-    arguments: tuple[str, ...], outputs: tuple[str, ...], home: Path, kills: int, seed: int, finished: str = "", longest_s: float = float("inf"),
-) -> list[Check]:  # fmt: skip
-    """Kill a command `kills` times at random moments; started again each time, it must end with the same bytes as one that was let alone.
+def processor_s(process: psutil.Process) -> float:
+    """Processor time of a process and of all that it started, s: unlike the clock it does not depend on what else the machine does."""
+    spent = 0.0
+    for each in [process, *process.children(recursive=True)]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            times = each.cpu_times()
+            spent += times.user + times.system + times.children_user + times.children_system
+    return spent
 
-    `finished` is a pattern of files that must stay as they are once they are there. Moments are spread over the time of the second of two runs
-    that are let alone (compiled functions are shared, so that kills meet the work and not their compilation), or over `longest_s` if that is less.
+
+def follow(process: subprocess.Popen, until_s: float) -> tuple[float, str]:
+    """Wait until a process ends or has taken `until_s` of processor time, when it is killed with all that it started; (processor time, errors)."""
+    said: list[str] = []
+    known, spent, reader = psutil.Process(process.pid), 0.0, threading.Thread(target=lambda: said.extend(process.communicate()))
+    reader.start()
+    while reader.is_alive():
+        with contextlib.suppress(psutil.NoSuchProcess):
+            spent = max(spent, processor_s(known))
+        if spent >= until_s:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+        reader.join(0.1)
+    return spent, said[1]
+
+
+def killed(arguments: tuple[str, ...], outputs: tuple[str, ...], home: Path, limits: Limits, finished: str = "", runs: int = 1) -> list[Check]:
+    """Kill a command at random moments; started again each time, it must end with the same bytes as one that was let alone.
+
+    `finished` is a pattern of files that must stay as they are once they are there. Moments are spread evenly over the processor time of the last of
+    `runs` runs that are let alone: with two, functions are compiled by then, so that kills meet the work and not their compilation.
     """
-    draw, compiled = random.Random(seed), {"NUMBA_CACHE_DIR": str(home / "numba")}
-    for _ in range(2 if math.isinf(longest_s) else 1):
+    import hw  # noqa: F401 - says where compiled functions are kept; all runs share them
+
+    draw, began = random.Random(limits.seed), time.monotonic()
+    for _ in range(runs):
         shutil.rmtree(home / "alone", ignore_errors=True)
         prepare(home / "alone")
-        began = time.monotonic()
-        code, errors = voltfront(*arguments, cwd=home / "alone", **compiled)
-        takes_s, expected = time.monotonic() - began, contents(home / "alone", outputs)
-        if code or len(expected) < len(outputs):
-            return [Check(tried=f"voltfront {' '.join(arguments)}", found=f"exit {code}: {errors[-300:]}", ok=False)]
-    done, ends, damaged, again, place = 0, 0, [], [], home / "killed"
+        process = start(arguments, home / "alone")
+        takes_s, errors = follow(process, math.inf)
+        expected = contents(home / "alone", outputs)
+        if process.returncode or len(expected) < len(outputs):
+            return [Check(tried=f"voltfront {' '.join(arguments)}", found=f"exit {process.returncode}: {errors[-300:]}", ok=False)]
+    done, ends, kept_files, damaged, again, place = 0, 0, 0, [], [], home / "killed"
     prepare(place)
     while True:
         kept = {path: path.stat().st_mtime_ns for path in place.rglob(finished) if not any(part.startswith(".") for part in path.parts)} if finished else {}
-        process = start(arguments, place, **compiled)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.communicate(timeout=draw.uniform(0.0, min(1.1 * takes_s, longest_s)) if done < kills else None)
-        if process.returncode is None:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
+        kept_files += len(kept)
+        more = done < limits.kills and time.monotonic() - began < 60 * limits.minutes
+        process = start(arguments, place)
+        spent_s, errors = follow(process, draw.uniform(0.0, takes_s) if more else math.inf)
+        again += [path.name for path, when in kept.items() if not path.exists() or path.stat().st_mtime_ns != when]
+        if process.returncode == -signal.SIGKILL:
             done += 1
+            damaged += [f"{name} after kill {done}" for name, data in contents(place, outputs).items() if data != expected[name]]
+            print(f"kill {done} after {spent_s:.1f} s", file=sys.stderr, flush=True)
         elif process.returncode == 0:
             ends += 1
             damaged += [name for name in outputs if contents(place, outputs).get(name) != expected[name]]
-            if done >= kills:
+            if not more:
                 break
             shutil.rmtree(place)
             prepare(place)
-            continue
         else:
-            damaged.append(f"exit {process.returncode} after kill {done}")
+            damaged.append(f"exit {process.returncode} after kill {done}: {errors[-300:]}")
             break
-        damaged += [f"{name} after kill {done}" for name, data in contents(place, outputs).items() if data != expected[name]]
-        again += [path.name for path, when in kept.items() if not path.exists() or path.stat().st_mtime_ns != when]
-    spread = f", each within {longest_s:g} s of a start" if longest_s < 1.1 * takes_s else ""
-    found = f"{done} kills over {takes_s:.0f} s of work{spread}, {ends} ends, each with the bytes of the undisturbed run" if not damaged else ", ".join(damaged)
-    checks = [Check(tried=f"`voltfront {arguments[0]}` killed (-9) at random moments and started again", found=found, ok=not damaged)]
+    found = f"{done} kills at random moments of {takes_s:.0f} s of processor time, {ends} ends, each with the bytes of the undisturbed run"
+    checks = [Check(tried=f"`voltfront {arguments[0]}` killed (-9) and started again", found=", ".join(damaged) or found, ok=not damaged and done > 0)]
     if finished:
-        what = "none was made again" if not again else f"made again: {', '.join(again)}"
+        what = f"{kept_files} files of finished steps were met again, none was made again" if not again else f"made again: {', '.join(again)}"
         checks.append(Check(tried="what was finished before a kill", found=what, ok=not again))
     return checks
 
 
-def kill_explore(home: Path, kills: int, seed: int) -> list[Check]:
-    return killed(EXPLORE, EXPLORED, home, kills, seed, finished="*.npz")
+def kill_explore(home: Path, limits: Limits) -> list[Check]:
+    return killed(EXPLORE, EXPLORED, home, limits, finished="*.npz", runs=2)
 
 
-def kill_characterize(home: Path, kills: int, seed: int) -> list[Check]:
+def kill_characterize(home: Path, limits: Limits) -> list[Check]:
     """Steps that are finished stay in the cache, whose files are named by their inputs: none may be made again."""
-    return killed(CHARACTERIZE, TABLES, home, kills, seed, finished="value.json", longest_s=LONGEST_S)
+    return killed(CHARACTERIZE, TABLES, home, limits, finished="value.json")
 
 
-def kill_run(home: Path, kills: int, seed: int) -> list[Check]:
-    return killed(("run", "--space", "space.yaml", "--workers", "1"), (*TABLES, *EXPLORED), home, kills, seed, finished="*.json.gz", longest_s=LONGEST_S)
+def kill_run(home: Path, limits: Limits) -> list[Check]:
+    return killed(("run", "--space", "space.yaml", "--workers", "1"), (*TABLES, *EXPLORED), home, limits, finished="value.json")
 
 
 @contextlib.contextmanager
@@ -196,7 +228,7 @@ def writers() -> tuple[tuple[str, ...], ...]:
     )  # fmt: skip
 
 
-def full_disk(home: Path, kills: int, seed: int) -> list[Check]:
+def full_disk(home: Path, limits: Limits) -> list[Check]:
     import numpy as np
 
     from hw.examples.qdq import QdqModel
@@ -220,7 +252,7 @@ def full_disk(home: Path, kills: int, seed: int) -> list[Check]:
     return checks
 
 
-def hanging_tool(home: Path, kills: int, seed: int) -> list[Check]:
+def hanging_tool(home: Path, limits: Limits) -> list[Check]:
     """Tools that never end: `doctor` must say so, and a step must end at its limit with all that the tool started."""
     tools = home / "tools"
     tools.mkdir(parents=True)
@@ -235,7 +267,7 @@ def hanging_tool(home: Path, kills: int, seed: int) -> list[Check]:
     return [check, Check(tried="processes that hanging tools started", found=f"{left} left", ok=left == "0")]
 
 
-def two_at_once(home: Path, kills: int, seed: int) -> list[Check]:
+def two_at_once(home: Path, limits: Limits) -> list[Check]:
     prepare(home)
     code, _ = voltfront(*EXPLORE, "--out", "alone", cwd=home)
     first, second = start((*EXPLORE, "--out", "both"), home), start((*EXPLORE, "--out", "both"), home)
@@ -246,7 +278,7 @@ def two_at_once(home: Path, kills: int, seed: int) -> list[Check]:
     return [Check(tried="two `voltfront explore` at once into the same folder", found=found, ok=same and not any(codes))]
 
 
-def older_files(home: Path, kills: int, seed: int) -> list[Check]:
+def older_files(home: Path, limits: Limits) -> list[Check]:
     prepare(home)
     model = json.loads((home / "model.json").read_text())
     (home / "old.json").write_text(json.dumps(model | {"version": model["version"] - 1}))
@@ -267,7 +299,7 @@ def older_files(home: Path, kills: int, seed: int) -> list[Check]:
 HOSTILE = ("a b", "$(touch pwned)", "`touch pwned`", "; touch pwned;", "[exec touch pwned]", "'\"", "-rf", "%s{0}", "\u202ex", "é" * 20)
 
 
-def hostile_names(home: Path, kills: int, seed: int) -> list[Check]:
+def hostile_names(home: Path, limits: Limits) -> list[Check]:
     """Folders and files of hostile names on every way to a shell, to make, to Tcl and to Yosys: refused in one line or done, and never executed."""
     checks = []
     for number, name in enumerate(HOSTILE):
@@ -292,11 +324,11 @@ def hostile_names(home: Path, kills: int, seed: int) -> list[Check]:
     return bad or [Check(tried=f"{len(HOSTILE)} hostile names as folder, file, output folder and name of a design", found=counts, ok=True)]
 
 
-def malformed(home: Path, kills: int, seed: int) -> list[Check]:
+def malformed(home: Path, limits: Limits) -> list[Check]:
     from torture import torture
 
     home.mkdir()
-    found, failures = torture(2000, seed, home)
+    found, failures = torture(2000, limits.seed, home)
     checks = []
     for name in dict.fromkeys(name for name, _ in found):
         numbers = {outcome: found[name, outcome] for outcome in ("refused", "accepted", "failed")}
@@ -304,7 +336,7 @@ def malformed(home: Path, kills: int, seed: int) -> list[Check]:
     return checks + [Check(tried="failure", found=line, ok=False) for line in failures[:10]]
 
 
-SCENARIOS: dict[str, Callable[[Path, int, int], list[Check]]] = {
+SCENARIOS: dict[str, Callable[[Path, Limits], list[Check]]] = {
     "malformed": malformed, "older-files": older_files, "hostile-names": hostile_names, "full-disk": full_disk, "hanging-tool": hanging_tool,
     "two-at-once": two_at_once, "kill-explore": kill_explore, "kill-characterize": kill_characterize, "kill-run": kill_run,
 }  # fmt: skip
@@ -336,6 +368,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("scenarios", nargs="*", help=f"Some of {', '.join(SCENARIOS)}.")
     parser.add_argument("--kills", type=int, default=50)
+    parser.add_argument("--minutes", type=float, default=1000.0, help="No kills after so many minutes of a scenario.")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--page", action="store_true", help="Write docs/robustness.md from all results that are kept.")
     options = parser.parse_args()
@@ -344,9 +377,9 @@ def main() -> int:
     for name in options.scenarios or [name for name in SCENARIOS if name not in LONG]:
         began = time.monotonic()
         with tempfile.TemporaryDirectory() as folder:
-            checks = SCENARIOS[name](Path(folder) / "work", options.kills, options.seed)
+            checks = SCENARIOS[name](Path(folder) / "work", Limits(kills=options.kills, minutes=options.minutes, seed=options.seed))
             checks = [Check(tried=c.tried, found=c.found.replace(folder, "..."), ok=c.ok) for c in checks]
-        command = f"python tests/robustness.py {name}" + (f" --kills {options.kills}" if name.startswith("kill") else "")
+        command = f"python tests/robustness.py {name}" + (f" --kills {options.kills} --minutes {options.minutes:g}" if name.startswith("kill") else "")
         kept[name] = {
             "command": command, "date": datetime.date.today().isoformat(), "commit": commit, "seconds": round(time.monotonic() - began),
             "checks": [asdict(check) for check in checks],

@@ -1,6 +1,7 @@
 """The validation page: what it says is reached and missed, the flow's repeatability, and what is left out in turn."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from synthetic import VOLTAGES, corners
 
@@ -45,6 +46,21 @@ def test_what_is_reached_and_what_is_missed_is_said(exact):
     assert "![Predicted over measured](figure.png)" in text and FROM.commit in text and "d0, d1" in text
     # The same figures in both tables, and each path with its law.
     assert text.count("| 4.0 % |") >= 2 and all(f"| {name} | " in text for name in model.paths)
+
+
+def test_errors_by_temperature_and_bias_and_of_further_processes(exact):
+    model, tables = exact
+    errors = pd.DataFrame(
+        [("fmax", 25.0, 0.0, 1.1), ("fmax", 25.0, 0.0, 0.8), ("leakage", 25.0, 0.0, 1.05), ("fmax", 125.0, 0.0, 0.9), ("leakage", 25.0, 1.0, 1.2)],
+        columns=["quantity", "temperature_c", "back_bias_v", "predicted"],
+    ).assign(measured=1.0, split="held-out designs")  # fmt: skip
+    slow = model.model_copy(update={"process": "ss", "validation": (comparison("fmax", "held-out designs", mean=0.041, worst=0.05),)})
+    text = page(model, tables, [], ["d0"], "figure.png", errors=errors, others=[slow])
+    assert "| held-out designs | 25 | 0 | 15.0 % (-5.0) | 5.0 % (+5.0) |" in text and "| held-out designs | 125 | 0 | 10.0 % (-10.0) |  |" in text
+    assert "| held-out designs | 25 | 1 |  | 20.0 % (+20.0) |" in text
+    assert "## Process ss" in text and "| held-out designs | fmax | 4.1 % |" in text
+    plain = page(model, tables, [], ["d0"], "figure.png", errors=errors[(errors["temperature_c"] == 25.0) & (errors["back_bias_v"] == 0.0)])
+    assert "## By temperature" not in plain and "## Process" not in plain
 
 
 def test_repeatability_by_a_plain_loop(exact):
