@@ -171,7 +171,8 @@ def test_yardstick_follows_the_technology_and_its_tables_agree_with_a_simulated_
     biased = {c: yardstick(technology, Corner(process=c[0], vdd_v=0.6, temperature_c=25.0, back_bias_v=c[1], sram_vdd_v=0.6)).fo4_at(0.6)
               for c in (("tt", 1.0), ("tt", 0.5), ("ss", 0.0))}  # fmt: skip
     assert biased["tt", 1.0] < biased["tt", 0.5] < found.fo4_at(0.6) < biased["ss", 0.0]
-    warmed = [yardstick(technology, Corner(process="tt", vdd_v=1.0, temperature_c=t, back_bias_v=0.0, sram_vdd_v=1.0)).fo4_at(1.0) for t in (-40.0, 25.0, 125.0)]
+    at_1v = [Corner(process="tt", vdd_v=1.0, temperature_c=t, back_bias_v=0.0, sram_vdd_v=1.0) for t in (-40.0, 25.0, 125.0)]
+    warmed = [yardstick(technology, at).fo4_at(1.0) for at in at_1v]
     assert warmed == sorted(warmed)
 
 
