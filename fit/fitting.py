@@ -4,13 +4,14 @@ import hashlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from fit.blocks import PATH_PARAMETERS
 from fit.cycle_fit import fit_cycles
 from fit.estimation import WHOLE, compare_delay_laws, fit_blocks, fit_paths, fit_skew, grouped, path_samples, skew_samples, slowness
-from fit.model import Comparison, FittedModel, Source, write_model
+from fit.model import Comparison, CycleModel, FittedModel, Source, write_model
 from fit.tables import Tables
 from fit.validation import compare, designs_in_turn, fitted_errors, held_out_errors, intervals
 from flow.table import CORNER_COLUMNS, CYCLE_COLUMNS, Provenance, read_table
@@ -36,7 +37,8 @@ def fit(
     fresh = read_table(fresh_cycles_csv, CYCLE_COLUMNS)[0] if fresh_cycles_csv is not None else None
 
     model = fit_corners(tables.without(held_out), progress=progress)
-    cycle_model, comparisons = None, ()
+    cycle_model: CycleModel | None = None
+    comparisons: tuple[Comparison, ...] = ()
     if cycles:
         rows = pd.concat([rows for rows, _ in cycles.values()], ignore_index=True)
         cycle_model, comparisons = fit_cycles(rows, held_out=held_out, fresh=fresh, progress=progress)
@@ -98,7 +100,7 @@ def fit_corners(tables: Tables, *, near: FittedModel | None = None, progress: Ca
     model of more of the same tables, its choice of the delay law and of terms is kept and no standard errors are estimated.
     """
     blocks, reference = tables.corners[tables.corners["block"] != WHOLE], tables.condition.reference
-    known = {} if near is None else {"errors": False, "near": near.blocks}
+    known: dict[str, Any] = {} if near is None else {"errors": False, "near": near.blocks}
     fitted = fit_blocks(blocks, MEMORY_LAW, reference, progress=progress, **known)
     progress("paths")
     slowest = grouped(tables.paths)

@@ -166,7 +166,7 @@ def estimate_with_errors(samples: Samples, law: VoltageLaw, reference: Corners, 
         return replace(whole, log_sd=whole.residual_log_sd * student_t.ppf(0.95, max(1, rows - 1)) / NORMAL_90), errors
     n = len(fits)
 
-    def jackknife(name, status):
+    def jackknife(name: str, status: str) -> NDArray:
         values = np.array([getattr(fit, name) for fit in fits])
         known = np.array([[s in ("fitted", "at_bound") for s in getattr(fit, status)] for fit in fits]).all(axis=0)
         known &= np.array([s in ("fitted", "at_bound") for s in getattr(whole, status)], dtype=bool)
@@ -191,11 +191,11 @@ def _remainder(samples: Samples) -> tuple[NDArray, NDArray]:
 def _fit_corners(samples: Samples, law: VoltageLaw, reference: Corners, near: NDArray | None = None) -> tuple[NDArray, tuple[str, ...]]:
     """Corner parameters, and the status of each: as many of an axis are fitted as it has values but one."""
     left = {axis: len(np.unique(values)) - 1 for axis, values in zip(CORNER_AXES, samples.corners, strict=True)}
-    free = []
+    several = []
     for p in law.parameters:
-        free.append(left[p.axis] > 0)
+        several.append(left[p.axis] > 0)
         left[p.axis] -= 1
-    free = np.array(free, dtype=bool)
+    free = np.array(several, dtype=bool)
     low, high = _corner_bounds(law, samples.corners.vdd_v)
     values = np.clip(law.assumed() if near is None else near, low, high)
     kept = "assumed" if near is None else "shared"
@@ -206,7 +206,7 @@ def _fit_corners(samples: Samples, law: VoltageLaw, reference: Corners, near: ND
     _, number = np.unique(samples.curve, return_inverse=True)
     total = np.bincount(number, weights=weight)
 
-    def residual(theta):
+    def residual(theta: NDArray) -> NDArray:
         full = values.copy()
         full[free] = theta
         rest = log_value - np.log(law.relative(samples.corners, reference, full))
@@ -289,7 +289,8 @@ def _independent_terms(curves: _Curves) -> list[int]:
     """Terms, in their order, that vary independently of the ones before; one fewer than variants, so that a variant can be left out."""
     matrix = _normalized(curves.terms)
     most = max(1, len(np.unique(curves.variant)) - 1)
-    kept, basis = [], np.zeros((len(matrix), 0))
+    kept: list[int] = []
+    basis = np.zeros((len(matrix), 0))
     for k in range(matrix.shape[1]):
         rest = matrix[:, k] - basis @ (basis.T @ matrix[:, k])
         if len(kept) < most and np.linalg.norm(rest) > _INDEPENDENT:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
+from numpy.typing import ArrayLike
 from scipy.stats import spearmanr
 from scipy.stats import t as student_t
 
@@ -91,7 +92,7 @@ def design_errors(rows: pd.DataFrame, design: str, model: FittedModel, unseen: S
     seen_energy = [energy_per_cycle(model, parts, at_reference)[0][0] for parts in seen_parts]
     seen_leakage = [leakage_w(model, parts, at_reference)[0] for parts in seen_parts]
 
-    def table(quantity, measured, predicted, log_sd, ideal):
+    def table(quantity: str, measured: ArrayLike, predicted: ArrayLike, log_sd: ArrayLike, ideal: ArrayLike) -> pd.DataFrame:
         columns = {"measured": measured, "predicted": predicted, "log_sd": log_sd, "ideal": ideal}
         flat = {name: np.broadcast_to(np.asarray(value, dtype=float), vdd.shape) for name, value in columns.items()}
         where = {name: corners[name].to_numpy() for name in CORNER}
@@ -163,9 +164,11 @@ def compare(errors: pd.DataFrame, split: str, model: FittedModel) -> tuple[Compa
         log_sd = rows["log_sd"]
         if known := model.intervals.get(interval):
             log_sd = np.where(rows["outside"], known.outside_log_sd, known.log_sd)
+        summary = ErrorSummary.of(ratio - 1, rows["design"])
+        assert summary is not None, "predictions and measurements are finite"
         comparisons.append(
             Comparison(
-                quantity=quantity, split=split, model=ErrorSummary.of(ratio - 1, rows["design"]),
+                quantity=quantity, split=split, model=summary,
                 ideal=ErrorSummary.of(rows["ideal"] / rows["measured"] - 1, rows["design"]), rank_correlation=float(np.mean(ranks)) if ranks else None,
                 interval_coverage=float(np.mean(np.abs(np.log(ratio)) <= NORMAL_90 * log_sd)), half_width=float(np.expm1(NORMAL_90 * np.median(log_sd))),
                 outside_range=int(rows["outside"].sum()),
