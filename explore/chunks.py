@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from explore.curves import LONGEST_S, SHORTEST_S
-from explore.evaluate import Conditions, Task, chip_laws, coefficients, laws_at, layer_rows, search_all, sram_supplies
+from explore.evaluate import Conditions, Task, chip_laws, coefficients, laws_at, layer_rows, search_all, sram_supplies, wanted_clocks
 from explore.pareto import distances, front, front_with_area, hypervolumes
 from explore.space import DesignSpace
 from explore.sweep import Sweeps, sweep
@@ -192,9 +192,9 @@ def evaluate_block(job: Job, number: int, reference: list[NDArray], path: Path |
     found |= {"refused": np.array([size - legal, legal - inside, inside - len(architectures)]), "memory_fmax_hz": np.array(fastest)}
     if len(architectures):
         laws = laws if len(architectures) == inside else laws_at(model, architectures, conditions, vdd_v)
-        searched, _ = search_all(model, architectures, tasks, conditions, vdd_v)
-        rows = layer_rows(architectures, searched, conditions, coefficients(model).dram, tasks)
-        sweeps = sweep(searched, rows, chip_laws(laws, conditions), conditions, repeats)
+        chip = chip_laws(laws, conditions)
+        searched, _ = search_all(model, architectures, tasks, conditions, vdd_v, wanted=wanted_clocks(chip.period_s))
+        sweeps = sweep(searched, layer_rows(searched.rows, conditions, coefficients(model).dram, tasks), chip, conditions, repeats)
         if sweeps.uncovered:
             raise ModelError(f"core clocks must be {1 / LONGEST_S:g} to {1 / SHORTEST_S:g} Hz, and {sweeps.uncovered} are not; see explore/curves.py")
         area = laws.core_area_um2.grid[:, 0] + laws.memory_area_um2.grid[:, 0]

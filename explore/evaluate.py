@@ -13,9 +13,9 @@ from numba import njit
 from numba.np.unsafe.ndarray import to_fixed_tuple
 from numpy.typing import NDArray
 
-from explore.curves import LONGEST_S, SHORTEST_S, time_s
+from explore.curves import CLOCKS_HZ, LONGEST_S, SHORTEST_S, nearest_clock, time_s
 from explore.space import Architectures
-from explore.tilings import CLOCKS_HZ, Searched, nearest_clock, search
+from explore.tilings import Rows, Searched, search
 from fit.compose import EVENT_COUNTS, DesignLaws, Designs, Terms, design_laws, event_counts, predict
 from fit.cycles import BOUNDS, Coefficients, DramTimes, layer_cycles
 from fit.model import FittedModel
@@ -106,9 +106,9 @@ def idle_powers(conditions: Conditions) -> Idle:
     )  # fmt: skip
 
 
-def moving_j(conditions: Conditions, searched: Searched) -> NDArray:
+def moving_j(conditions: Conditions, rows: Rows) -> NDArray:
     """[rows, (core, io, phy)] energy of the DRAM that does not depend on time."""
-    use = searched.use
+    use = rows.use
     energy = dram_energy_j(conditions.dram, read_bytes=use.read_bytes, write_bytes=use.write_bytes, activates=use.activates, busy_s=0, total_s=0)
     return np.stack([energy.core_j, energy.io_j, energy.phy_j], axis=1) * (not conditions.free_memory)
 
@@ -150,11 +150,11 @@ def search_all(
     """Tilings of `tasks` on architectures of one array (`explore.tilings.search` and its `options`), and the lowered layers."""
     layers = lower_all(architectures, tasks)
 
-    def energies(found: Searched) -> tuple[NDArray, NDArray]:
+    def energies(found: Rows) -> tuple[NDArray, NDArray]:
         """For `search`: with the laws of the first architecture, at the supply whose clock comes nearest."""
         chip = chip_laws(laws_at(model, architectures[[0]], conditions, vdd_v), conditions)
         at = np.abs(np.log(CLOCKS_HZ[:, None] * chip.period_s[0])).argmin(axis=1)
-        rows = layer_rows(architectures[[0]], found, conditions, tasks=tasks)
+        rows = layer_rows(found, conditions, tasks=tasks)
         powers = idle_powers(conditions)
         static_w = chip.leakage_w[0, at] + chip.memory_leakage_w[0] + powers.low_w + powers.low_refresh_w + powers.phy_w
         clocked_w = CLOCKS_HZ * (chip.cycle_j[0, at] + chip.crossing_j[0]) + conditions.mem_clk_hz * chip.memory_cycle_j[0]
@@ -165,6 +165,16 @@ def search_all(
         objective=OBJECTIVES.index(conditions.objective), channels=conditions.channels, energies=energies, **options,
     )  # fmt: skip
     return searched, layers
+
+
+def wanted_clocks(period_s: NDArray) -> NDArray:
+    """[CLOCKS_HZ] which of them these core clocks are nearest to; those beyond what curves cover are left out."""
+    covered = np.asarray(period_s)[(period_s >= SHORTEST_S) & (period_s <= LONGEST_S)]
+    wanted = np.zeros(len(CLOCKS_HZ), dtype=bool)
+    if covered.size:
+        slowest, fastest = nearest_clock(covered.max()), nearest_clock(covered.min())
+        wanted[slowest : fastest + 1] = True
+    return wanted
 
 
 def coefficients(model: FittedModel) -> Coefficients:
@@ -261,16 +271,16 @@ class LayerRows(NamedTuple):
 
 
 def layer_rows(
-    architectures: Architectures, searched: Searched, conditions: Conditions, dram_factor: float = 1.0, tasks: Sequence[Task] | None = None
+    rows: Rows, conditions: Conditions, dram_factor: float = 1.0, tasks: Sequence[Task] | None = None
 ) -> LayerRows:  # fmt: skip
-    """`LayerRows` of `searched`; `dram_factor` is the fitted one of the cycle model. Without `tasks` every lane and column counts as full."""
-    t = Traffic(*searched.traffic.T)
-    numbers = dict(zip(Architecture._fields, searched.numbers.T, strict=True))
-    useful = None if tasks is None else np.array([useful_multiplications(task.shape, task.batch) for task in tasks])[searched.layer]
+    """`LayerRows` of `rows`; `dram_factor` is the fitted one of the cycle model. Without `tasks` every lane and column counts as full."""
+    t = Traffic(*rows.traffic.T)
+    numbers = dict(zip(Architecture._fields, rows.numbers.T, strict=True))
+    useful = None if tasks is None else np.array([useful_multiplications(task.shape, task.batch) for task in tasks])[rows.layer]
     counts = event_counts(numbers | {"axi_data_bits": 8 * numbers["axi_bytes"]}, t, useful)
     return LayerRows(
-        counts=np.stack([np.asarray(counts[name], dtype=float) for name in EVENT_COUNTS], axis=1), moving_j=moving_j(conditions, searched),
-        busy_s=searched.times[:, DramTimes._fields.index("total_s")] * dram_factor, gaps=t.computes.astype(float),
+        counts=np.stack([np.asarray(counts[name], dtype=float) for name in EVENT_COUNTS], axis=1), moving_j=moving_j(conditions, rows),
+        busy_s=rows.times[:, DramTimes._fields.index("total_s")] * dram_factor, gaps=t.computes.astype(float),
         read_bytes=(t.activation_read_bytes + t.weight_read_bytes + t.parameter_read_bytes + t.program_read_bytes).astype(float),
         write_bytes=t.output_write_bytes.astype(float),
     )  # fmt: skip
@@ -285,7 +295,7 @@ def clock_hz(designs: Designs, conditions: Conditions) -> NDArray:
 def _evaluate(group, choice, lowered, found, curve, rows, chip, idle, periods, voltage, memory_s, k, values, bounds, tilings):
     """Fill `Results`; see there. `found` are numbers, tilings, traffic and times of the rows."""
     numbers, row_tilings, traffic, times = found
-    kinks, lines = curve
+    which, kinks, lines = curve
     for i in range(values.shape[0]):
         for p in range(values.shape[2]):
             core_s, v = periods[i, p], voltage[p]
@@ -297,7 +307,7 @@ def _evaluate(group, choice, lowered, found, curve, rows, chip, idle, periods, v
                 a, l = Architecture(*to_fixed_tuple(numbers[row], _ARCHITECTURE)), LoweredLayer(*to_fixed_tuple(lowered[j], _LAYER))  # noqa: E741
                 t, n = Tiling(*to_fixed_tuple(row_tilings[row], _TILING)), Traffic(*to_fixed_tuple(traffic[row], _TRAFFIC))
                 dram = DramTimes(*to_fixed_tuple(times[row], _TIMES))
-                total_s = time_s(kinks[row], lines[row], core_s)
+                total_s = time_s(kinks[which[row, clock]], lines[which[row, clock]], core_s)
                 cycles = layer_cycles(a, l, t, n, dram, core_s, memory_s, k)
                 memory_cycles = total_s / memory_s
                 out = values[i, j, p]
@@ -332,12 +342,12 @@ def evaluate(
         raise ModelError(f"core clocks must be {1 / LONGEST_S:g} to {1 / SHORTEST_S:g} Hz, not others; see explore/curves.py")
     for own in architectures.by_array():
         one = architectures[own]
-        searched, lowered = search_all(model, one, tasks, conditions, vdd_v)
-        rows, chip = layer_rows(one, searched, conditions, k.dram, tasks), chip_laws(laws_at(model, one, conditions, vdd_v), conditions)
+        searched, lowered = search_all(model, one, tasks, conditions, vdd_v, wanted=wanted_clocks(periods[own]))
+        rows, chip = layer_rows(searched.rows, conditions, k.dram, tasks), chip_laws(laws_at(model, one, conditions, vdd_v), conditions)
         v, b, t = values[own], bound[own], tilings[own]
-        found = (searched.numbers, searched.tilings, searched.traffic, searched.times)
+        found = (searched.rows.numbers, searched.rows.tilings, searched.rows.traffic, searched.rows.times)
         _evaluate(
-            searched.group, searched.choice, lowered, found, (searched.kinks, searched.lines), rows, chip, idle_powers(conditions),
+            searched.group, searched.choice, lowered, found, (searched.curve, searched.kinks, searched.lines), rows, chip, idle_powers(conditions),
             np.ascontiguousarray(periods[own]),
             np.asarray(voltage, dtype=np.int64), 1 / conditions.mem_clk_hz, k, v, b, t,
         )  # fmt: skip

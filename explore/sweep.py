@@ -10,9 +10,9 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from explore.curves import time_s
+from explore.curves import nearest_clock, time_s
 from explore.evaluate import Chip, Conditions, Idle, LayerRows, idle_powers
-from explore.tilings import CLOCKS_HZ, Searched, nearest_clock
+from explore.tilings import Searched
 from hw.dram import idle_times
 
 
@@ -35,16 +35,18 @@ _idle_times = njit(cache=True, inline="always")(idle_times)
 
 
 @njit(cache=True)
-def _network(choice, repeats, clocks, rows, counts, moving_j, fits):
+def _network(choice, fits, repeats, rows, counts, moving_j):
     """Sums over a network's layers for one group: counts [clocks, events], moving_j [clocks]; whether every layer fits."""
     counts[:], moving_j[:] = 0.0, 0.0
     for j in range(len(repeats)):
         if repeats[j] == 0:
             continue
-        for c in range(clocks):
+        if not fits[j]:
+            return False
+        for c in range(choice.shape[1]):
             row = choice[j, c]
             if row < 0:
-                return False
+                continue
             for e in range(counts.shape[1]):
                 counts[c, e] += repeats[j] * rows.counts[row, e]
             moving_j[c] += repeats[j] * (rows.moving_j[row, 0] + rows.moving_j[row, 1] + rows.moving_j[row, 2])
@@ -52,7 +54,7 @@ def _network(choice, repeats, clocks, rows, counts, moving_j, fits):
 
 
 @njit(cache=True)
-def _sweep(group, choice, repeats, kinks, lines, rows, chip, idle: Idle, memory_s, latency, energy, core_energy, slow_energy):
+def _sweep(group, choice, layer_fits, curve, repeats, kinks, lines, rows, chip, idle: Idle, memory_s, latency, energy, core_energy, slow_energy):
     cases, tasks, clocks, last = repeats.shape[0], repeats.shape[1], choice.shape[2], chip.period_s.shape[1] - 1
     counts, moving = np.zeros((cases, clocks, rows.counts.shape[1])), np.zeros((cases, clocks))
     fits, before, uncovered = np.zeros(cases, dtype=np.bool_), -1, 0
@@ -62,7 +64,7 @@ def _sweep(group, choice, repeats, kinks, lines, rows, chip, idle: Idle, memory_
         if g != before:
             before = g
             for n in range(cases):
-                fits[n] = _network(choice[g], repeats[n], clocks, rows, counts[n], moving[n], fits)
+                fits[n] = _network(choice[g], layer_fits[g], repeats[n], rows, counts[n], moving[n])
         for v in range(last + 1):
             core_s = chip.period_s[i, v]
             clock = nearest_clock(core_s)
@@ -72,7 +74,7 @@ def _sweep(group, choice, repeats, kinks, lines, rows, chip, idle: Idle, memory_
             for j in range(tasks):  # time, that of it in which the DRAM comes back from its idle state, and in that state
                 row = choice[g, j, clock]
                 if row >= 0:
-                    total_s = time_s(kinks[row], lines[row], core_s)
+                    total_s = time_s(kinks[curve[row, clock]], lines[curve[row, clock]], core_s)
                     waiting_s, leaving_s, low_s = _idle_times(max(0.0, total_s - rows.busy_s[row]), rows.gaps[row], idle.timeout_s, idle.exit_s)
                     times[j, 0], times[j, 1], times[j, 2] = total_s, leaving_s, low_s
             for n in range(cases):
@@ -103,10 +105,10 @@ def sweep(searched: Searched, rows: LayerRows, chip: Chip, conditions: Condition
     shape = (len(repeats), *chip.period_s.shape)
     latency, energy, core_energy, slow_energy = (np.full(shape, np.nan) for _ in range(4))
     uncovered = _sweep(
-        searched.group, searched.choice, np.asarray(repeats, dtype=np.int64), searched.kinks, searched.lines, rows, chip,
+        searched.group, searched.choice, searched.fits, searched.curve, np.asarray(repeats, dtype=np.int64), searched.kinks, searched.lines, rows, chip,
         idle_powers(conditions), 1 / conditions.mem_clk_hz, latency, energy, core_energy, slow_energy,
     )  # fmt: skip
-    misfits = (searched.choice[searched.group][:, :, len(CLOCKS_HZ) - 1] < 0).sum(axis=0)
+    misfits = (~searched.fits[searched.group]).sum(axis=0)
     return Sweeps(
         latency_s=latency, energy_j=energy, core_energy_j=core_energy, slow_energy_j=slow_energy, period_s=chip.period_s, misfits=misfits,
         uncovered=int(uncovered),

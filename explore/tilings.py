@@ -3,8 +3,8 @@
 All tilings of `hw.tiling_choice.candidates` are looked at. What they are depends on the array, the banks and acc_depth only; what one of
 them moves depends on the banks only through what these hold at once (`hw.tile_plan`). So the banks' combinations share
 nearly all work: every different tiling is measured once, ranked by a rough time at `ROUGH_HZ`, and of each combination the
-`KEPT` best of each clock and the one that moves the fewest bytes get their curve (`explore.curves`). Among these the
-objective decides at each of `CLOCKS_HZ`; between clocks the nearest one's tiling is used.
+`KEPT` best of each clock and the one that moves the fewest bytes are timed by the cycle model at each of `CLOCKS_HZ` that is wanted. There the
+objective decides, and of equals what they move; between clocks the nearest one's tiling is used, and only what is used gets its curve (`explore.curves`).
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from numba import njit
 from numba.np.unsafe.ndarray import to_fixed_tuple
 from numpy.typing import NDArray
 
-from explore.curves import LONGEST_S, MAX_KNOTS, SHORTEST_S, curves, time_s
+from explore.curves import CLOCKS_HZ, MAX_KNOTS, curves, times_at
 from fit.cycles import Coefficients, DramTimes, DramUse, dram_use
 from hw.config import PARAMETER_BYTES
 from hw.dram import DramPart
@@ -25,11 +25,10 @@ from hw.tile_plan import Architecture, Tiling, plan
 from hw.tiling import Traffic, measure
 from hw.tiling_choice import MAX_CANDIDATES, candidates
 
-_FIRST_HZ, _CLOCKS = 20e6, 16
-CLOCKS_HZ = _FIRST_HZ * 2.0 ** (np.arange(_CLOCKS) / 2)
-"""20 MHz to 3.6 GHz."""
 ROUGH_HZ = (40e6, 160e6, 500e6, 1.6e9)
 KEPT = 2
+TIE = 1e-3
+"""Relative difference of time or energy that decides nothing: where the DRAM sets the time many tilings are as fast, and differ in what they move."""
 _A = {name: i for i, name in enumerate(Architecture._fields)}
 _ARCHITECTURE, _LAYER, _TILING, _TRAFFIC = (len(kind._fields) for kind in (Architecture, LoweredLayer, Tiling, Traffic))
 _BANKS = (_A["activation_words"], _A["weight_words"], _A["output_words"])
@@ -41,21 +40,40 @@ _TIMED = ("acc_depth", "post_lanes", "axi_bytes", "parameter_words")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Searched:
-    """Rows of tilings worth looking at, and which of them each group of architectures takes.
+class Rows:
+    """Tilings on architectures: numbers, tilings, traffic, times [rows, fields], layer [rows], use (the DRAM's)."""
 
-    group [architectures]; choice [groups, layers, CLOCKS_HZ] indices of rows, -1 where a layer fits no tiling. Of the rows: numbers, tilings, traffic,
-    times [rows, fields], layer [rows], use (the DRAM's), and kinks, lines of their curves (`explore.curves`).
-    """
-
-    group: NDArray
-    choice: NDArray
     numbers: NDArray
     layer: NDArray
     tilings: NDArray
     traffic: NDArray
     times: NDArray
     use: DramUse
+
+    def arrays(self, layers: NDArray) -> tuple[NDArray, ...]:
+        """As `explore.curves` takes them; layers [layers, fields]."""
+        return self.numbers, layers[self.layer], self.tilings, self.traffic, self.times
+
+    def some(self, chosen: NDArray) -> "Rows":
+        """Those of these indices."""
+        use = DramUse(read_bytes=self.use.read_bytes[chosen], write_bytes=self.use.write_bytes[chosen], activates=self.use.activates[chosen])
+        arrays = {name: getattr(self, name)[chosen] for name in ("numbers", "layer", "tilings", "traffic", "times")}
+        return Rows(**arrays, use=use)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Searched:
+    """Which tiling each group of architectures takes of each layer at each of `explore.curves.CLOCKS_HZ`.
+
+    group [architectures]; fits [groups, layers] whether there is a tiling at all; choice [groups, layers, CLOCKS_HZ] indices into `rows`, -1 where there
+    is none or the clock is not wanted; curve [rows, CLOCKS_HZ] indices into kinks and lines (`explore.curves`), -1 where not chosen.
+    """
+
+    group: NDArray
+    fits: NDArray
+    choice: NDArray
+    rows: Rows
+    curve: NDArray
     kinks: NDArray
     lines: NDArray
 
@@ -126,42 +144,55 @@ def _rough_s(a, n, core_s, memory_s, byte_s):
 
 
 @njit(cache=True)
-def _measure_all(structures, like, variants, layers, tilings, layer, variant, memory_s, byte_s, rough_hz, traffic, merits):
-    """Fill traffic [structures, tilings, fields], measured for one structure of those that are `like` it, and merits [structures, tilings,
-    clocks + 1]: rough times, then bytes moved."""
-    for s in range(structures.shape[0]):
-        for u in range(tilings.shape[0]):
-            numbers = structures[s].copy()
-            for field in _BANKS:
-                numbers[field] = variants[variant[u], field]
-            a, l = Architecture(*to_fixed_tuple(numbers, _ARCHITECTURE)), LoweredLayer(*to_fixed_tuple(layers[layer[u]], _LAYER))  # noqa: E741
-            if like[s] == s:
-                measured = measure(a, l, Tiling(*to_fixed_tuple(tilings[u], _TILING)))
-                for f in range(_TRAFFIC):
-                    traffic[s, u, f] = measured[f]
-            else:  # post lanes change nothing but how long draining takes
-                traffic[s, u] = traffic[like[s], u]
-                traffic[s, u, _DRAINS] = traffic[like[s], u, _DRAINS] * structures[like[s], _POST] // a.post_lanes
-            n = Traffic(*to_fixed_tuple(traffic[s, u], _TRAFFIC))
-            for c in range(len(rough_hz)):
-                merits[s, u, c] = _rough_s(a, n, 1 / rough_hz[c], memory_s, byte_s)
-            moved = n.activation_read_bytes + n.weight_read_bytes + n.parameter_read_bytes + n.program_read_bytes + n.output_write_bytes
-            merits[s, u, len(rough_hz)] = moved
+def _measured(numbers, layers, tilings, of, alike, traffic):
+    """Fill traffic [rows, fields] of rows of (architecture, layer, tiling): numbers, layers [rows, fields], and tiling of[row] of `tilings`.
+
+    Rows lie side by side if they are of one tiling; those of them that are `alike` differ in their post lanes at most, and are measured once.
+    """
+    kinds = alike.max() + 1 if len(alike) else 0
+    known_of, first = np.full(kinds, -1), np.zeros(kinds, dtype=np.int64)
+    for row in range(len(numbers)):
+        kind = alike[row]
+        if known_of[kind] == of[row]:  # post lanes change nothing but how long draining takes
+            traffic[row] = traffic[first[kind]]
+            traffic[row, _DRAINS] = traffic[row, _DRAINS] * numbers[first[kind], _POST] // numbers[row, _POST]
+            continue
+        known_of[kind], first[kind] = of[row], row
+        a, l = Architecture(*to_fixed_tuple(numbers[row], _ARCHITECTURE)), LoweredLayer(*to_fixed_tuple(layers[row], _LAYER))  # noqa: E741
+        measured = measure(a, l, Tiling(*to_fixed_tuple(tilings[of[row]], _TILING)))
+        for f in range(_TRAFFIC):
+            traffic[row, f] = measured[f]
 
 
 @njit(cache=True)
-def _keep(groups, members, first, count, merits, kept_each, best, marked):
-    """best [groups, layers, kept]: of each group (variant, structure) the tilings of least merit, -1 filled; marked [structures, tilings]."""
+def _merits(numbers, traffic, memory_s, byte_s, rough_hz, merits):
+    """Fill merits [rows, clocks + 1]: rough times, then bytes moved."""
+    for row in range(len(numbers)):
+        a, n = Architecture(*to_fixed_tuple(numbers[row], _ARCHITECTURE)), Traffic(*to_fixed_tuple(traffic[row], _TRAFFIC))
+        for c in range(len(rough_hz)):
+            merits[row, c] = _rough_s(a, n, 1 / rough_hz[c], memory_s, byte_s)
+        merits[row, len(rough_hz)] = (
+            n.activation_read_bytes + n.weight_read_bytes + n.parameter_read_bytes + n.program_read_bytes + n.output_write_bytes
+        )
+
+
+@njit(cache=True)
+def _keep(groups, rough, members, first, count, merits, kept_each, best, marked):
+    """best [groups, layers, kept]: of each group (variant, structure) the tilings of least merit, -1 filled; marked [tilings, structures].
+
+    merits [tilings, rough structures, clocks + 1]; rough [structures]: which of the rough structures each is.
+    """
     clocks = merits.shape[2]
     for g in range(groups.shape[0]):
         v, s = groups[g, 0], groups[g, 1]
+        like = rough[s]
         for j in range(first.shape[1]):
             own = members[first[v, j] : first[v, j] + count[v, j]]
             filled = 0
             for c in range(clocks):
                 lowest, second, at, at_second = np.inf, np.inf, -1, -1
                 for u in own:
-                    merit = merits[s, u, c]
+                    merit = merits[u, like, c]
                     if merit < lowest:
                         second, at_second, lowest, at = lowest, at, merit, u
                     elif merit < second:
@@ -171,33 +202,30 @@ def _keep(groups, members, first, count, merits, kept_each, best, marked):
                     if u >= 0 and not np.any(best[g, j, :filled] == u):
                         best[g, j, filled] = u
                         filled += 1
-                        marked[s, u] = True
+                        marked[u, s] = True
 
 
 @njit(cache=True)
-def _choose(groups, best, row_of, merits, choice):
-    """choice [groups, layers, clocks]: the row of least merit [rows, clocks], the first of equals."""
+def _choose(groups, best, row_of, merits, moved, wanted, choice):
+    """choice [groups, layers, clocks]: at the `wanted` clocks the row of least merit [rows, clocks]; of those that come as near to it as `TIE` the one
+    that moves the fewest bytes [rows], the first of equals."""
     for g in range(groups.shape[0]):
         for j in range(best.shape[1]):
             for c in range(merits.shape[1]):
-                least = np.inf
+                if not wanted[c] or best[g, j, 0] < 0:
+                    continue
+                least, fewest = np.inf, np.inf
                 for i in range(best.shape[2]):
                     if best[g, j, i] < 0:
                         break
-                    row = row_of[groups[g, 1], best[g, j, i]]
-                    if merits[row, c] < least:
-                        least = merits[row, c]
+                    least = min(least, merits[row_of[best[g, j, i], groups[g, 1]], c])
+                for i in range(best.shape[2]):
+                    if best[g, j, i] < 0:
+                        break
+                    row = row_of[best[g, j, i], groups[g, 1]]
+                    if merits[row, c] <= least * (1 + TIE) and moved[row] < fewest:
+                        fewest = moved[row]
                         choice[g, j, c] = row
-
-
-@njit(cache=True)
-def _times(kinks, lines, clocks_hz):
-    """[rows, clocks]"""
-    found = np.zeros((len(kinks), len(clocks_hz)))
-    for row in range(len(kinks)):
-        for c in range(len(clocks_hz)):
-            found[row, c] = time_s(kinks[row], lines[row], 1 / clocks_hz[c])
-    return found
 
 
 def _different(table: NDArray) -> tuple[NDArray, NDArray]:
@@ -212,14 +240,14 @@ def _different(table: NDArray) -> tuple[NDArray, NDArray]:
 
 def search(
     table: NDArray, layers: NDArray, part: DramPart | None, memory_s: float, k: Coefficients, *, objective: int = 0, channels: int = 1, kept_each: int = KEPT,
-    energies: Callable[["Searched"], tuple[NDArray, NDArray]] | None = None,
+    wanted: NDArray | None = None, energies: Callable[["Rows"], tuple[NDArray, NDArray]] | None = None,
 ) -> Searched:  # fmt: skip
     """`Searched` for architectures `table` [architectures, fields of Architecture] of one array, and layers [layers, fields of LoweredLayer].
 
-    `objective` is an index into explore.evaluate.OBJECTIVES. Unless it is 0 (latency), energies(searched without its choice) gives [rows, clocks]
-    what does not depend on time, J, and [clocks] what does, W. Without a `part` the
-    DRAM takes no time.
+    `wanted` [CLOCKS_HZ] says at which clocks, by default all. `objective` is an index into explore.evaluate.OBJECTIVES. Unless it is 0 (latency),
+    energies(rows) gives [rows, clocks] what does not depend on time, J, and [clocks] what does, W. Without a `part` the DRAM takes no time.
     """
+    wanted = np.ones(len(CLOCKS_HZ), dtype=bool) if wanted is None else np.asarray(wanted, dtype=bool)
     at, variant = _different(table[:, [_A[name] for name in _SHARED]])
     variants = np.ascontiguousarray(table[at])
     at, structure = _different(table[:, [_A[name] for name in _TIMED]])
@@ -233,49 +261,69 @@ def search(
     first, count = np.zeros((len(variants), len(layers)), dtype=np.int64), np.zeros((len(variants), len(layers)), dtype=np.int64)
     members, tilings, layer, origin = _enumerate(variants, layers, first, count)
 
-    traffic = np.zeros((len(structures), len(tilings), _TRAFFIC), dtype=np.int64)
-    merits = np.zeros((len(structures), len(tilings), len(ROUGH_HZ) + 1))
+    # Rough times know nothing of acc_depth unless several words are read a step; tilings that it allows are legal with the largest.
+    taps = np.any(layers[:, LoweredLayer._fields.index("taps")] > 1)
+    order = np.argsort(-structures[:, _A["acc_depth"]], kind="stable")
+    at, rough = _different(structures[order][:, [_A[name] for name in _TIMED if taps or name != "acc_depth"]])
+    coarse, rough = structures[order[at]], rough[np.argsort(order)]
+    of = np.repeat(np.arange(len(tilings)), len(coarse))
+    numbers, moved = _rows(np.tile(coarse, (len(tilings), 1)), of, variants[origin], layers[layer], tilings)
+    merits = np.zeros((len(of), len(ROUGH_HZ) + 1))
     byte_s = 0.0 if part is None else 1 / (part.peak_bandwidth_bytes_per_s * channels * 0.9)
-    _, like = np.unique(structures[:, [_A[name] for name in _TIMED if name != "post_lanes"]], axis=0, return_inverse=True)
-    like = np.array([np.flatnonzero(like.ravel() == number)[0] for number in like.ravel()])
-    _measure_all(structures, like, variants, layers, tilings, layer, origin, memory_s, byte_s, np.array(ROUGH_HZ), traffic, merits)
+    _merits(numbers, moved, memory_s, byte_s, np.array(ROUGH_HZ), merits)
     best = np.full((len(groups), len(layers), len(ROUGH_HZ) * kept_each + 1), -1, dtype=np.int32)
-    marked = np.zeros(merits.shape[:2], dtype=np.bool_)
-    _keep(groups, members, first, count, merits, kept_each, best, marked)
+    marked = np.zeros((len(tilings), len(structures)), dtype=np.bool_)
+    _keep(groups, rough, members, first, count, merits.reshape(len(tilings), len(coarse), -1), kept_each, best, marked)
 
-    of_structure, of_tiling = np.nonzero(marked)
-    row_of = np.full(marked.shape, -1, dtype=np.int64)
-    row_of[marked] = np.arange(len(of_structure))
-    numbers = structures[of_structure]
-    for field in _BANKS:
-        numbers[:, field] = variants[origin[of_tiling], field]
-    rows, moved = tilings[of_tiling], traffic[of_structure, of_tiling]
-    lowered = layers[layer[of_tiling]]
-    if part is None:
-        times, use = np.zeros((len(rows), len(DramTimes._fields))), DramUse(**dict.fromkeys(("read_bytes", "write_bytes", "activates"), np.zeros(len(rows))))
-    else:
-        drams, use = dram_use(part, Architecture(*numbers.T), LoweredLayer(*lowered.T), Tiling(*rows.T), Traffic(*moved.T), channels=channels)
-        times = np.ascontiguousarray(np.stack(np.broadcast_arrays(*drams), axis=1))
-    kinks, lines = np.zeros((len(rows), MAX_KNOTS - 2)), np.zeros((len(rows), MAX_KNOTS - 1, 2))
-    curves(numbers, lowered, rows, moved, times, memory_s, k, kinks, lines)
-
-    choice = np.full((len(groups), len(layers), len(CLOCKS_HZ)), -1, dtype=np.int32)
-    searched = Searched(
-        group=group.ravel(), choice=choice, numbers=numbers, layer=layer[of_tiling], tilings=rows, traffic=moved, times=times, use=use, kinks=kinks,
-        lines=lines,
-    )  # fmt: skip
-    merits = _times(kinks, lines, CLOCKS_HZ)
+    of, of_structure = np.nonzero(marked)
+    row_of = np.full(marked.shape, -1, dtype=np.int32)
+    row_of[marked] = np.arange(len(of))
+    numbers, moved = _rows(structures[of_structure], of, variants[origin], layers[layer], tilings)
+    times, use = _dram(part, numbers, layers[layer], tilings, of, moved, channels)
+    rows = Rows(numbers=numbers, layer=layer[of], tilings=tilings[of], traffic=moved, times=times, use=use)
+    timed = np.zeros((len(of), len(CLOCKS_HZ)))
+    times_at(rows.arrays(layers), wanted, memory_s, k, timed)
     if objective > 0:
-        extra_j, per_s = energies(searched)
-        energy = extra_j + merits * per_s
-        merits = energy if objective == 1 else energy * merits
-    _choose(groups, best, row_of, merits, choice)
-    return searched
+        extra_j, per_s = energies(rows)
+        energy = extra_j + timed * per_s
+        timed = energy if objective == 1 else energy * timed
+    choice = np.full((len(groups), len(layers), len(CLOCKS_HZ)), -1, dtype=np.int32)
+    _choose(groups, best, row_of, timed, use.read_bytes + use.write_bytes, wanted, choice)
+
+    # Only what is used goes on.
+    used, again = np.unique(choice, return_inverse=True)
+    choice, used = again.reshape(choice.shape) - np.count_nonzero(used < 0), used[used >= 0]
+    rows = rows.some(used)
+    pieces = np.zeros((len(used), len(CLOCKS_HZ)), dtype=bool)
+    for clock in np.flatnonzero(wanted):
+        here = choice[:, :, clock]
+        pieces[here[here >= 0], clock] = True
+    curve = np.full(pieces.shape, -1, dtype=np.int32)
+    curve[pieces] = np.arange(np.count_nonzero(pieces))
+    kinks, lines = np.zeros((np.count_nonzero(pieces), MAX_KNOTS - 1)), np.zeros((np.count_nonzero(pieces), MAX_KNOTS - 1, 2))
+    curves(rows.arrays(layers), np.argwhere(pieces), memory_s, k, kinks, lines)
+    return Searched(group=group.ravel(), fits=best[:, :, 0] >= 0, choice=choice, rows=rows, curve=curve, kinks=kinks, lines=lines)
 
 
-@njit(cache=True)
-def nearest_clock(period_s):
-    """Index into `CLOCKS_HZ`; -1 for a period that curves do not cover."""
-    if not SHORTEST_S <= period_s <= LONGEST_S:
-        return -1
-    return min(_CLOCKS - 1, max(0, int(np.floor(2 * np.log2(1 / (_FIRST_HZ * period_s)) + 0.5))))
+def _rows(structures: NDArray, of: NDArray, variants: NDArray, layers: NDArray, tilings: NDArray) -> tuple[NDArray, NDArray]:
+    """Numbers and traffic [rows, fields] of tiling of[row] on structures[row]; `variants` and `layers` are those of `tilings`."""
+    numbers = structures.copy()
+    for field in _BANKS:
+        numbers[:, field] = variants[of, field]
+    _, alike = _different(structures[:, [_A[name] for name in _TIMED if name != "post_lanes"]])
+    traffic = np.zeros((len(of), _TRAFFIC), dtype=np.int64)
+    _measured(numbers, layers[of], tilings, of, alike, traffic)
+    return numbers, traffic
+
+
+def _dram(part: DramPart | None, numbers: NDArray, layers: NDArray, tilings: NDArray, of: NDArray, moved: NDArray, channels: int) -> tuple[NDArray, DramUse]:
+    """Times [rows, fields] and use of the DRAM, which knows neither of post lanes nor, but for what is moved, of acc_depth."""
+    if part is None:
+        return np.zeros((len(of), len(DramTimes._fields))), DramUse(**dict.fromkeys(("read_bytes", "write_bytes", "activates"), np.zeros(len(of))))
+    axes = np.column_stack([of, numbers[:, [_A["axi_bytes"], _A["parameter_words"]]]])
+    at, which = _different(axes)
+    drams, use = dram_use(
+        part, Architecture(*numbers[at].T), LoweredLayer(*layers[of[at]].T), Tiling(*tilings[of[at]].T), Traffic(*moved[at].T), channels=channels
+    )  # fmt: skip
+    times = np.stack(np.broadcast_arrays(*drams), axis=1)
+    return times[which], DramUse(read_bytes=use.read_bytes[which], write_bytes=use.write_bytes[which], activates=use.activates[which])
