@@ -39,19 +39,18 @@ def main() -> None:
     exploration()
 
 
-
-BLOCKS = (140, 215, 266, 291)
-"""Blocks of the default space with many architectures in the fitted range."""
+BLOCKS = range(7, 300, 23)
+"""Blocks of the default space, of every size."""
 
 
 def exploration() -> None:
     """AlexNet, batch 1, on arrays of the default space, one process; processor seconds, after compiling."""
     from explore.chunks import Job, evaluate_block
-    from explore.evaluate import chip_laws, coefficients, layer_rows, search_all
+    from explore.evaluate import chip_laws, coefficients, laws_at, layer_rows, search_all, wanted_clocks
     from explore.exploration import DRAM, cases_of
     from explore.space import load_space
     from explore.sweep import sweep
-    from fit.compose import design_laws, within_range
+    from fit.compose import within_range
     from fit.model import read_model
 
     path, space = Path("build/models/fdsoi28p.json"), load_space("default")
@@ -60,21 +59,24 @@ def exploration() -> None:
         return
     job = Job(model=path, space=space, cases=cases_of(["alexnet"], [1]), dram=DRAM, mem_clk_hz=8e8, margin=0.1, objective="latency")
     model, conditions, (tasks, repeats), vdd_v = read_model(path), job.conditions(), job.tasks(), space.vdd_v.values()
-    nothing, reference = [np.zeros((0, 2))], [np.zeros((0, 2))]
-    evaluate_block(job, BLOCKS[0], nothing)  # compiles
+    reference = [np.zeros((0, 2))]
+    evaluate_block(job, BLOCKS[1], reference)  # compiles
     spent, count = {"search": 0.0, "points": 0.0, "block": 0.0}, 0
     for number, block in enumerate(BLOCKS, 1):
         architectures = space.block(block)
-        architectures = architectures[within_range(model, architectures.parameters())]
+        architectures = architectures[within_range(model, architectures.parameters())] if len(architectures) else architectures
+        if not len(architectures):
+            continue
         times = [time.process_time()]
-        searched, _ = search_all(model, architectures, tasks, conditions, vdd_v)
+        chip = chip_laws(laws_at(model, architectures, conditions, vdd_v), conditions)
         times.append(time.process_time())
-        chip = chip_laws(design_laws(model, architectures.parameters(), vdd_v), conditions)
-        sweep(searched, layer_rows(architectures, searched, conditions, coefficients(model).dram), chip, conditions, repeats)
+        searched, _ = search_all(model, architectures, tasks, conditions, vdd_v, wanted=wanted_clocks(chip.period_s))
+        times.append(time.process_time())
+        sweep(searched, layer_rows(searched.rows, conditions, coefficients(model).dram), chip, conditions, repeats)
         times.append(time.process_time())
         evaluate_block(job, block, reference)
-        times.append(time.process_time())
-        spent = {name: spent[name] + later - sooner for name, sooner, later in zip(spent, times, times[1:], strict=False)}
+        laws, search, points, whole = np.diff([*times, time.process_time()])
+        spent = {"search": spent["search"] + search, "points": spent["points"] + laws + points, "block": spent["block"] + whole}
         count += len(architectures)
         metric(f"explore_peak_memory_after_{number}_blocks_{count * len(vdd_v)}_points", resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, "MB")
     metric("explore_architectures_searched", count / spent["search"], "1/s and process")

@@ -9,10 +9,10 @@ import json
 import os
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -23,10 +23,10 @@ from tqdm import tqdm
 from explore.curves import LONGEST_S, SHORTEST_S
 from explore.evaluate import Conditions, Task, chip_laws, coefficients, laws_at, layer_rows, search_all, sram_supplies, wanted_clocks
 from explore.pareto import distances, front, front_with_area, hypervolumes
-from explore.space import DesignSpace
+from explore.space import Architectures, DesignSpace
 from explore.sweep import Sweeps, sweep
-from fit.compose import within_range
-from fit.model import FittedModel, check_range, read_model
+from fit.compose import DesignLaws, within_range
+from fit.model import FittedModel, beyond, check_range, read_model
 from flow.cache import file_hash
 from flow.files import write_whole
 from hw.dram import DramPolicy, load_dram_part
@@ -86,6 +86,17 @@ class Job:
     constraints: Constraints = field(default_factory=Constraints)
     with_area: bool = False
     sram_vdd_v: float | None = None
+    clock_model: Path | None = None
+    """The model of the slow process, if that sets the clocks; energy and leakage are those of `model`."""
+
+    def points(self, model: FittedModel) -> tuple[NDArray, NDArray]:
+        """(vdd_v, back_bias_v) [points]: all voltages at each back bias that the model covers, first at the model's own."""
+        vdd_v, biases = self.space.vdd_v.values(), back_biases(self, model)
+        return np.tile(vdd_v, len(biases)), np.repeat(biases, len(vdd_v))
+
+    def clocks(self) -> FittedModel | None:
+        """The model that sets the clocks, if that is another."""
+        return None if self.clock_model is None else read_again(self.clock_model)
 
     def conditions(self) -> Conditions:
         return Conditions(
@@ -96,7 +107,8 @@ class Job:
     def key(self) -> str:
         """Content hash of everything that decides the results: inputs, and the source of hw, fit and explore."""
         content = {
-            "model": file_hash(self.model), "space": self.space.model_dump(mode="json"), "dram": load_dram_part(self.dram).model_dump(mode="json"),
+            "model": file_hash(self.model), "clock_model": self.clock_model and file_hash(self.clock_model),
+            "space": self.space.model_dump(mode="json"), "dram": load_dram_part(self.dram).model_dump(mode="json"),
             "cases": [[case.network.model_dump(mode="json"), case.whole.model_dump(mode="json"), case.batch] for case in self.cases],
             "settings": [self.mem_clk_hz, self.margin, self.objective, self.channels, self.policy.model_dump(), self.free_memory, self.with_area],
             "sram_vdd_v": self.sram_vdd_v,
@@ -123,6 +135,17 @@ class Job:
         return unique, repeats
 
 
+def read_again(path: Path) -> FittedModel:
+    """`read_model`, once a process for as long as the file stays the same."""
+    stat = path.stat() if path.exists() else None
+    return _read(path, stat and (stat.st_mtime_ns, stat.st_size, stat.st_ino))
+
+
+@lru_cache(maxsize=4)
+def _read(path: Path, _: tuple | None) -> FittedModel:
+    return read_model(path)
+
+
 @cache
 def _sources() -> tuple[Path, ...]:
     """The modules that decide numbers, in a fixed order."""
@@ -141,60 +164,73 @@ def check(job: Job, model: FittedModel) -> None:
     """Raise `ConfigError` or `ModelError` if the model does not cover the job's supplies and biases."""
     coefficients(model)
     job.conditions()
+    clocks = job.clocks()
     nominal = model.reference_vdd_v
     if abs(job.space.vdd_v.high - nominal) > 1e-9:
         given = job.space.vdd_v.high
         raise ConfigError(f"vdd_v.high must be the nominal {nominal:g} V, with which frequency-only sweeps compare, not {given:g} ({job.space.name})")
-    check_range(job.space.vdd_v.values(), model.voltage_range_v, "vdd_v", "V")
-    check_range(sram_supplies(model, job.conditions(), job.space.vdd_v.values()), model.sram_voltage_range_v, "sram_vdd_v", "V")
-    if not back_biases(job, model):
+    for one in (model, clocks) if clocks else (model,):
+        check_range(job.space.vdd_v.values(), one.voltage_range_v, "vdd_v", "V")
+        check_range(sram_supplies(model, job.conditions(), job.space.vdd_v.values()), one.sram_voltage_range_v, "sram_vdd_v", "V")
+    if clocks and (clocks.technology != model.technology or clocks.process == model.process or clocks.temperature_c != model.temperature_c):
+        what = f"{clocks.technology}, {clocks.process}, {clocks.temperature_c:g} C"
+        raise ConfigError(f"model of the slow corner must be of {model.technology}, {model.temperature_c:g} C and another process, not {what}; fit that")
+    if model.back_bias_v not in back_biases(job, model):
         wanted = ", ".join(f"{value:g}" for value in job.space.back_bias_v)
-        raise ModelError(f"back_bias_v must include that of the model, {model.back_bias_v:g} V, not only {wanted} ({job.space.name}); measure other biases")
+        raise ModelError(f"back_bias_v must include that of the model, {model.back_bias_v:g} V, not only {wanted} ({job.space.name}); add it")
 
 
 def back_biases(job: Job, model: FittedModel) -> list[float]:
-    """The back biases of the space that the model covers."""
-    return [value for value in job.space.back_bias_v if abs(value - model.back_bias_v) < 1e-9]
+    """The back biases of the space that the model (and the one that sets the clocks) covers: the model's own first, then the others as listed."""
+    models = [model] if job.clock_model is None else [model, read_again(job.clock_model)]
+    covered = [value for value in job.space.back_bias_v if not any(beyond(value, one.back_bias_range_v) for one in models)]
+    return sorted(covered, key=lambda value: value != model.back_bias_v)
 
 
 REFUSALS = ("not legal (hw.config)", "outside the fitted range of a block", "memory side slower than mem_clk_hz")
 BLOCK = (
-    "index", "area_um2", "gains", "front_case", "front_index", "front_voltage", "front_xy", "near_case", "near_index", "near_voltage", "near_log",
+    "index", "area_um2", "gains", "front_case", "front_index", "front_point", "front_xy", "near_case", "near_index", "near_point", "near_log",
     "refused", "fitting", "kept", "misfits", "min_energy", "core_min_energy", "stops", "layer_evaluations", "memory_fmax_hz",
 )  # fmt: skip
 """Arrays that a block yields (see `evaluate_block`)."""
+FRONT = ("front_case", "front_index", "front_point", "front_xy")
+"""Those of its fronts."""
 
 
-def evaluate_block(job: Job, number: int, reference: list[NDArray], path: Path | None = None) -> dict[str, NDArray]:
-    """All architectures of one array in all cases; written whole to `path` if there is one.
+def evaluate_block(job: Job, number: int, reference: list[NDArray], path: Path | None = None, known: dict | None = None) -> dict[str, NDArray]:
+    """All architectures of one array in all cases; written whole to `path` if there is one. `known`: see `explore.evaluate.search_all`.
 
     index [architectures] their places in the space, area_um2; gains [cases, architectures] HV(DVFS sweep) - HV(frequency-only sweep), NaN where
-    a layer fits no tiling. front_*: points of the block's fronts, one after the other: case, place in the space, index of the voltage,
-    (throughput, efficiency, area). near_*: the architectures that come nearest to `reference` (of each case [points, 2]), each at its best voltage.
+    a layer fits no tiling. front_*: points of the block's fronts, one after the other: case, place in the space, index into `Job.points`,
+    (throughput, efficiency, area). near_*: the architectures that come nearest to `reference` (of each case [points, 2]), each at its best point.
     refused [REFUSALS], and of each case: fitting (architectures), kept [cases, 3] points left by area, and power, and latency; min_energy,
-    core_min_energy [cases, voltages] architectures with their least energy there; stops [cases, voltages + 1] voltage above which throughput
-    grows by less than `STOPS_GAIN` of the clock (the last: nowhere). misfits [tasks]; memory_fmax_hz: the highest.
+    core_min_energy [cases, points] architectures with their least energy there; stops [cases, voltages + 1] voltage above which, without bias,
+    throughput grows by less than `STOPS_GAIN` of the clock (the last: nowhere). misfits [tasks]; memory_fmax_hz: the highest.
     """
-    model, conditions, vdd_v = read_model(job.model), job.conditions(), job.space.vdd_v.values()
+    model, conditions, clocks = read_again(job.model), job.conditions(), job.clocks()
+    vdd_v, bias_v = job.points(model)
     tasks, repeats = job.tasks()
     architectures = job.space.block(number)
     size, legal = job.space.combinations // job.space.blocks, len(architectures)
-    architectures = architectures[within_range(model, architectures.parameters())] if legal else architectures
+    for one in (model, clocks):
+        if one is not None and len(architectures):
+            architectures = architectures[within_range(one, architectures.parameters())]
     inside = len(architectures)
     fastest = 0.0
     if inside:
-        laws = laws_at(model, architectures, conditions, vdd_v)
-        fastest = 1 / laws.memory_period_s.min()
-        enough = 1 / laws.memory_period_s >= job.mem_clk_hz
+        laws, timed = _laws(model, clocks, architectures, conditions, vdd_v, bias_v)
+        fastest = 1 / timed.memory_period_s.min()
+        enough = 1 / timed.memory_period_s >= job.mem_clk_hz
         if not enough.all():
             architectures = architectures[enough]
-    found = _nothing(len(job.cases), len(tasks), len(vdd_v))
+    found = _nothing(len(job.cases), len(tasks), len(vdd_v), job.space.vdd_v.count)
     found |= {"refused": np.array([size - legal, legal - inside, inside - len(architectures)]), "memory_fmax_hz": np.array(fastest)}
     if len(architectures):
-        laws = laws if len(architectures) == inside else laws_at(model, architectures, conditions, vdd_v)
-        chip = chip_laws(laws, conditions)
-        searched, _ = search_all(model, architectures, tasks, conditions, vdd_v, wanted=wanted_clocks(chip.period_s))
-        sweeps = sweep(searched, layer_rows(searched.rows, conditions, coefficients(model).dram, tasks), chip, conditions, repeats)
+        if len(architectures) < inside:
+            laws, timed = _laws(model, clocks, architectures, conditions, vdd_v, bias_v)
+        chip = chip_laws(laws, conditions, timed)
+        searched, _ = search_all(model, architectures, tasks, conditions, job.space.vdd_v.values(), wanted=wanted_clocks(chip.period_s), known=known)
+        sweeps = sweep(searched, layer_rows(searched.rows, conditions, coefficients(model).dram, tasks), chip, conditions, repeats, job.space.vdd_v.count)
         if sweeps.uncovered:
             raise ModelError(f"core clocks must be {1 / LONGEST_S:g} to {1 / SHORTEST_S:g} Hz, and {sweeps.uncovered} are not; see explore/curves.py")
         area = laws.core_area_um2.grid[:, 0] + laws.memory_area_um2.grid[:, 0]
@@ -205,20 +241,29 @@ def evaluate_block(job: Job, number: int, reference: list[NDArray], path: Path |
     return found
 
 
-def _nothing(cases: int, tasks: int, voltages: int) -> dict[str, NDArray]:
+def _laws(
+    model: FittedModel, clocks: FittedModel | None, architectures: Architectures, conditions: Conditions, vdd_v: NDArray, bias_v: NDArray
+) -> tuple[DesignLaws, DesignLaws]:  # fmt: skip
+    """`laws_at` of the model, and of what sets the clocks."""
+    laws = laws_at(model, architectures, conditions, vdd_v, bias_v)
+    return laws, laws if clocks is None else laws_at(clocks, architectures, conditions, vdd_v, bias_v)
+
+
+def _nothing(cases: int, tasks: int, points: int, voltages: int) -> dict[str, NDArray]:
     """What a block without architectures yields."""
     empty, count = np.zeros(0), np.zeros(0, dtype=np.int64)
     return {
-        "index": count, "area_um2": empty, "gains": np.zeros((cases, 0), dtype=np.float32), "front_case": count, "front_index": count, "front_voltage": count,
-        "front_xy": np.zeros((0, 3)), "near_case": count, "near_index": count, "near_voltage": count, "near_log": empty, "fitting": np.zeros(cases, dtype=int),
-        "kept": np.zeros((cases, 3), dtype=int), "misfits": np.zeros(tasks, dtype=int), "min_energy": np.zeros((cases, voltages), dtype=int),
-        "core_min_energy": np.zeros((cases, voltages), dtype=int), "stops": np.zeros((cases, voltages + 1), dtype=int), "layer_evaluations": np.array(0),
+        "index": count, "area_um2": empty, "gains": np.zeros((cases, 0), dtype=np.float32), "front_case": count, "front_index": count, "front_point": count,
+        "front_xy": np.zeros((0, 3)), "near_case": count, "near_index": count, "near_point": count, "near_log": empty, "fitting": np.zeros(cases, dtype=int),
+        "kept": np.zeros((cases, 3), dtype=int), "misfits": np.zeros(tasks, dtype=int), "min_energy": np.zeros((cases, points), dtype=int),
+        "core_min_energy": np.zeros((cases, points), dtype=int), "stops": np.zeros((cases, voltages + 1), dtype=int), "layer_evaluations": np.array(0),
     }  # fmt: skip
 
 
 def _reduce(job: Job, index: NDArray, area: NDArray, sweeps: Sweeps, reference: list[NDArray]) -> dict[str, NDArray]:
     """The block's arrays from its sweeps."""
-    found, voltages = _nothing(len(job.cases), 0, sweeps.latency_s.shape[2]), sweeps.latency_s.shape[2]
+    points, voltages = sweeps.latency_s.shape[2], sweeps.slow_energy_j.shape[2]
+    found = _nothing(len(job.cases), 0, points, voltages)
     gains = np.full((len(job.cases), len(index)), np.nan, dtype=np.float32)
     fronts, nears = [], []
     for number, case in enumerate(job.cases):
@@ -230,19 +275,19 @@ def _reduce(job: Job, index: NDArray, area: NDArray, sweeps: Sweeps, reference: 
         if not all(np.all(np.isfinite(v)) and np.all(v > 0) for v in (latency, energy, slow)):
             raise ModelError(f"every time and energy of {case.network.name} must be finite and above 0, and the model predicts others; check the fit")
         x, y = case.batch / latency, case.operations / energy / 1e9
-        gains[number, fits] = hypervolumes(x, y) - hypervolumes(x, case.operations / slow / 1e9)
+        gains[number, fits] = hypervolumes(x, y) - hypervolumes(x[:, :voltages], case.operations / slow / 1e9)
         least, core_least = energy.argmin(axis=1), sweeps.core_energy_j[number, fits].argmin(axis=1)
-        found["min_energy"][number], found["core_min_energy"][number] = (np.bincount(i, minlength=voltages) for i in (least, core_least))
-        found["stops"][number] = np.bincount(_stops(x, sweeps.period_s[fits]), minlength=voltages + 1)
+        found["min_energy"][number], found["core_min_energy"][number] = (np.bincount(i, minlength=points) for i in (least, core_least))
+        found["stops"][number] = np.bincount(_stops(x[:, :voltages], sweeps.period_s[fits, :voltages]), minlength=voltages + 1)
         allowed = _allowed(job.constraints, np.broadcast_to(area[fits, None], x.shape), energy / latency, latency)
         found["kept"][number] = [mask.sum() for mask in allowed]
         which = np.flatnonzero(allowed[-1].ravel())
         if not len(which):
             continue
-        xs, ys, areas = x.ravel()[which], y.ravel()[which], np.repeat(area[fits], voltages)[which]
+        xs, ys, areas = x.ravel()[which], y.ravel()[which], np.repeat(area[fits], points)[which]
         best = which[front_with_area(xs, ys, areas) if job.with_area else front(xs, ys)]
-        own, voltage = fits[best // voltages], best % voltages
-        fronts.append((np.full(len(best), number), index[own], voltage, np.stack([x.ravel()[best], y.ravel()[best], area[own]], axis=1)))
+        own, point = fits[best // points], best % points
+        fronts.append((np.full(len(best), number), index[own], point, np.stack([x.ravel()[best], y.ravel()[best], area[own]], axis=1)))
         if len(reference[number]):
             away = np.full(x.size, np.inf)
             away[which] = distances(xs, ys, *(np.ascontiguousarray(axis) for axis in reference[number].T))
@@ -300,22 +345,21 @@ def evaluate_all(job: Job, folder: Path, *, workers: int | None = None, schedule
     nothing = [np.zeros((0, 2)) for _ in job.cases]
     first = [folder / f"reference-{i:05}.npz" for i in sample]
     _run(job, [(i, nothing, path) for i, path in zip(sample, first, strict=True)], workers, scheduler, "explore: reference")
-    reference = [points[:, :2] for points in merge_fronts(job, first)[0]]
+    reference = [points[:, :2] for points in merge_fronts(job, [read_block(path, FRONT) for path in first])[0]]
     _run(job, [(i, reference, path) for i, path in enumerate(paths)], workers, scheduler, "explore")
     return paths
 
 
-def merge_fronts(job: Job, paths: list[Path]) -> tuple[list[NDArray], list[NDArray], list[NDArray]]:
-    """Of each case the front of all blocks: (throughput, efficiency, area) [points, 3], places in the space and indices of voltages."""
-    blocks = [read_block(path, ("front_case", "front_index", "front_voltage", "front_xy")) for path in paths]
-    case, index, voltage, points = (np.concatenate([block[name] for block in blocks]) for name in ("front_case", "front_index", "front_voltage", "front_xy"))
+def merge_fronts(job: Job, blocks: Sequence[Mapping[str, NDArray]]) -> tuple[list[NDArray], list[NDArray], list[NDArray]]:
+    """Of each case the front of all blocks: (throughput, efficiency, area) [points, 3], places in the space and indices into `Job.points`."""
+    case, index, point, points = (np.concatenate([block[name] for block in blocks]) for name in FRONT)
     merged = []
     for number in range(len(job.cases)):
         own = np.flatnonzero(case == number)
         if len(own):
             own = own[front_with_area(*points[own].T) if job.with_area else front(*points[own, :2].T)]
         merged.append(own)
-    return [points[own] for own in merged], [index[own] for own in merged], [voltage[own] for own in merged]
+    return [points[own] for own in merged], [index[own] for own in merged], [point[own] for own in merged]
 
 
 def _run(job: Job, wanted: list[tuple[int, list[NDArray], Path]], workers: int | None, scheduler: str | None, what: str) -> None:

@@ -37,6 +37,10 @@ LATENCY = click.option("--max-latency-s", type=float, help="Longest time of a ba
 WITH_AREA = click.option("--with-area", is_flag=True, help="Make chip area the front's third axis.")
 SRAM_RAIL = click.option("--sram-vdd-v", type=float, help="Own rail of the memories, V; the core's supply where higher.  [default: the least they work at]")
 SINGLE_RAIL = click.option("--single-rail", is_flag=True, help="No such rail: only voltages at which the memories work.")
+CORNER = click.option(
+    "--corner", type=click.Choice(["typical", "slow"]), default="typical", show_default=True,
+    help="Whose fmax sets the clocks: typical chips', or slow ones' (process ss), with which every chip keeps up. Energy is always a typical chip's.",
+)  # fmt: skip
 SCHEDULER = click.option("--scheduler", help="Address of a dask scheduler to compute on, such as tcp://host:8786.")
 WORKERS = click.option("--workers", type=click.IntRange(min=1), help="Processes.  [default: one a processor]")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
@@ -60,16 +64,18 @@ JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as
 @WITH_AREA
 @SRAM_RAIL
 @SINGLE_RAIL
+@CORNER
 @MEM_CLK
 @MARGIN
 @OBJECTIVE
 @WORKERS
 @SCHEDULER
 @JSON
-def explore(technology, model, space, out, network, batch, idle_state, idle_timeout_s, max_area_mm2, max_power_w, max_latency_s, as_json, **options):
-    """Evaluate all architectures of a design space at all voltages; write Pareto fronts, DVFS sweeps, layers and every effectiveness."""
+def explore(technology, model, space, out, network, batch, idle_state, idle_timeout_s, max_area_mm2, max_power_w, max_latency_s, corner, as_json, **options):
+    """Evaluate all architectures of a design space at all voltages and back biases; write Pareto fronts, DVFS sweeps, layers and every effectiveness."""
     from explore.chunks import Constraints
     from explore.exploration import cases_of, default_cases, explore_all
+    from fit.fitting import beside
     from fit.model import read_model
     from hw.dram import DramPolicy
     from hw.settings import parse
@@ -79,7 +85,8 @@ def explore(technology, model, space, out, network, batch, idle_state, idle_time
     cases = cases_of(_list(network), _whole_numbers("batch", batch)) if network else default_cases()
     found = explore_all(
         model_path=model, space=space, out=out, cases=cases, policy=parse(DramPolicy, {"idle_state": idle_state, "timeout_s": idle_timeout_s}, "--idle-state"),
-        constraints=Constraints(max_area_mm2=max_area_mm2, max_power_w=max_power_w, max_latency_s=max_latency_s), command=_command(), **options,
+        constraints=Constraints(max_area_mm2=max_area_mm2, max_power_w=max_power_w, max_latency_s=max_latency_s),
+        clock_model_path=beside(model, "ss") if corner == "slow" else None, command=_command(), **options,
     )  # fmt: skip
     if as_json:
         click.echo(json.dumps({"folder": str(out), "run": found.run, "pareto": json.loads(found.pareto.to_json(orient="records"))}))
@@ -281,9 +288,9 @@ def pareto_table(pareto) -> str:
         wanted = np.linspace(speed[0], speed[-1], SHOWN)
         shown = points.iloc[sorted({int(np.abs(speed - value).argmin()) for value in wanted} | {0, len(speed) - 1})]
         lines += [f"{network}, batch {batch}: {len(points)} Pareto points{'' if len(shown) == len(points) else f', {len(shown)} of them'}"]
-        lines += [f"  {'architecture':<44} {'V':>5} {'MHz':>6} {'inferences/s':>12} {'GOPS':>8} {'GOPS/W':>8}  bound"]
+        lines += [f"  {'architecture':<44} {'V':>5} {'bias':>4} {'MHz':>6} {'inferences/s':>12} {'GOPS':>8} {'GOPS/W':>8}  bound"]
         for p in shown.itertuples():
-            point = f"{p.vdd_v:5.3f} {p.freq_hz / 1e6:6.0f} {p.throughput_ips:12.2f} {p.throughput_gops:8.2f} {p.efficiency_gops_w:8.2f}"
+            point = f"{p.vdd_v:5.3f} {p.back_bias_v:4.2g} {p.freq_hz / 1e6:6.0f} {p.throughput_ips:12.2f} {p.throughput_gops:8.2f} {p.efficiency_gops_w:8.2f}"
             lines += [f"  {p.architecture:<44} {point}  {p.bound}"]
     return "\n".join(lines)
 

@@ -5,7 +5,7 @@ at nominal voltage and `mem_clk_hz`; the DRAM does not scale. `explore.sweep` co
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -129,9 +129,15 @@ class Results:
 def lower_all(architectures: Architectures, tasks: Sequence[Task]) -> NDArray:
     """[tasks, fields of LoweredLayer] for architectures of one array: a layer is lowered for its cols and lanes, whatever the rest is."""
     config = architectures.config(0)
-    return np.array(
-        [lower(config, t.shape, batch=t.batch, fold=t.first and folds(t.shape, config.array.lanes)).numbers for t in tasks], dtype=np.int64
-    )  # fmt: skip
+    for task in tasks:
+        key = (config.array.cols, config.array.lanes, config.precision, task)
+        if key not in _LOWERED:
+            _LOWERED[key] = lower(config, task.shape, batch=task.batch, fold=task.first and folds(task.shape, config.array.lanes)).numbers
+    return np.array([_LOWERED[config.array.cols, config.array.lanes, config.precision, task] for task in tasks], dtype=np.int64)
+
+
+_LOWERED: dict[tuple, LoweredLayer] = {}
+"""What `lower_all` has found in this process."""
 
 
 def sram_supplies(model: FittedModel, conditions: Conditions, vdd_v: NDArray) -> NDArray:
@@ -139,16 +145,27 @@ def sram_supplies(model: FittedModel, conditions: Conditions, vdd_v: NDArray) ->
     return np.maximum(vdd_v, model.sram_voltage_range_v[0] if conditions.sram_vdd_v is None else conditions.sram_vdd_v)
 
 
-def laws_at(model: FittedModel, architectures: Architectures, conditions: Conditions, vdd_v: NDArray) -> DesignLaws:
-    """`fit.compose.design_laws` of the architectures at these supplies of the core."""
-    return design_laws(model, architectures.parameters(), vdd_v, sram_vdd_v=sram_supplies(model, conditions, vdd_v))
+def laws_at(
+    model: FittedModel, architectures: Architectures, conditions: Conditions, vdd_v: NDArray, back_bias_v: NDArray | None = None
+) -> DesignLaws:  # fmt: skip
+    """`fit.compose.design_laws` of the architectures at these supplies and back biases (by default the model's) of the core, [points] each."""
+    return design_laws(model, architectures.parameters(), vdd_v, sram_vdd_v=sram_supplies(model, conditions, vdd_v), back_bias_v=back_bias_v)
 
 
 def search_all(
-    model: FittedModel, architectures: Architectures, tasks: Sequence[Task], conditions: Conditions, vdd_v: NDArray, **options
+    model: FittedModel, architectures: Architectures, tasks: Sequence[Task], conditions: Conditions, vdd_v: NDArray, wanted: NDArray | None = None,
+    known: dict | None = None,
 ) -> tuple[Searched, NDArray]:  # fmt: skip
-    """Tilings of `tasks` on architectures of one array (`explore.tilings.search` and its `options`), and the lowered layers."""
-    layers = lower_all(architectures, tasks)
+    """Tilings of `tasks` on architectures of one array (`explore.tilings.search` at the clocks `wanted`), and the lowered layers.
+
+    What was found for the least latency is kept in `known` if given and taken from there again: energies do not matter to it.
+    """
+    layers, table = lower_all(architectures, tasks), np.stack(architectures.numbers(), axis=1)
+    part, k = conditions.part, coefficients(model)
+    timing = part and part.model_dump_json(include={"geometry", "bus", "bank", "refresh"})
+    given = (table.tobytes(), layers.tobytes(), timing, conditions.mem_clk_hz, conditions.channels, k, None if wanted is None else wanted.tobytes())
+    if known is not None and given in known:
+        return known[given], layers
 
     def energies(found: Rows) -> tuple[NDArray, NDArray]:
         """For `search`: with the laws of the first architecture, at the supply whose clock comes nearest."""
@@ -161,9 +178,11 @@ def search_all(
         return rows.counts @ (chip.event_j[0][:, at] + chip.memory_event_j[0][:, None]) + rows.moving_j.sum(axis=1)[:, None], static_w + clocked_w
 
     searched = search(
-        np.stack(architectures.numbers(), axis=1), layers, conditions.part, 1 / conditions.mem_clk_hz, coefficients(model),
-        objective=OBJECTIVES.index(conditions.objective), channels=conditions.channels, energies=energies, **options,
+        table, layers, part, 1 / conditions.mem_clk_hz, k, objective=OBJECTIVES.index(conditions.objective), channels=conditions.channels,
+        wanted=wanted, energies=energies,
     )  # fmt: skip
+    if known is not None and conditions.objective == "latency":
+        known[given] = searched
     return searched, layers
 
 
@@ -229,8 +248,8 @@ def _periods(reference, factor, start, end, out):
                 out[i, v] = max(out[i, v], delay[v])
 
 
-def chip_laws(laws: DesignLaws, conditions: Conditions) -> Chip:
-    """`Chip` of `fit.compose.DesignLaws`; `ModelError` for an event that has no count."""
+def chip_laws(laws: DesignLaws, conditions: Conditions, clocks: DesignLaws | None = None) -> Chip:
+    """`Chip` of `fit.compose.DesignLaws`, its clocks those of `clocks` if given (the slow corner's); `ModelError` for an event that has no count."""
     shape = len(laws.delays.reference), laws.delays.factor.shape[1]
 
     def grids(terms: list[Terms], number: int, group: NDArray, voltages: int) -> NDArray:
@@ -250,7 +269,8 @@ def chip_laws(laws: DesignLaws, conditions: Conditions) -> Chip:
         return grids([terms], 1, np.zeros(len(terms.log_sd), dtype=np.int64), voltages)[:, 0]
 
     period = np.zeros(shape)
-    _periods(laws.delays.reference, laws.delays.factor, laws.start, laws.end, period)
+    timed = laws if clocks is None else clocks
+    _periods(timed.delays.reference, timed.delays.factor, timed.start, timed.end, period)
     return Chip(
         period_s=(period + one(laws.skew, shape[1])) / (1 - conditions.margin), cycle_j=one(laws.core_cycle_j, shape[1]),
         leakage_w=one(laws.core_leakage_w, shape[1]),
@@ -331,9 +351,10 @@ def _evaluate(group, choice, lowered, found, curve, rows, chip, idle, periods, v
 
 
 def evaluate(
-    model: FittedModel, architectures: Architectures, tasks: Sequence[Task], conditions: Conditions, vdd_v: NDArray, frequency_hz: NDArray, voltage: NDArray
+    model: FittedModel, architectures: Architectures, tasks: Sequence[Task], conditions: Conditions, vdd_v: NDArray, frequency_hz: NDArray, voltage: NDArray,
+    back_bias_v: NDArray | None = None,
 ) -> Results:  # fmt: skip
-    """`Results` at points of clock frequency_hz [architectures, points] and index voltage [points] into vdd_v."""
+    """`Results` at points of clock frequency_hz [architectures, points] and index voltage [points] into vdd_v and back_bias_v (by default the model's)."""
     cells = (len(architectures), len(tasks), len(voltage))
     values, bound, tilings = np.full((*cells, len(QUANTITIES)), np.nan), np.full(cells, -1), np.full((*cells, _TILING), -1)
     k = coefficients(model)
@@ -343,7 +364,7 @@ def evaluate(
     for own in architectures.by_array():
         one = architectures[own]
         searched, lowered = search_all(model, one, tasks, conditions, vdd_v, wanted=wanted_clocks(periods[own]))
-        rows, chip = layer_rows(searched.rows, conditions, k.dram, tasks), chip_laws(laws_at(model, one, conditions, vdd_v), conditions)
+        rows, chip = layer_rows(searched.rows, conditions, k.dram, tasks), chip_laws(laws_at(model, one, conditions, vdd_v, back_bias_v), conditions)
         v, b, t = values[own], bound[own], tilings[own]
         found = (searched.rows.numbers, searched.rows.tilings, searched.rows.traffic, searched.rows.times)
         _evaluate(
@@ -357,10 +378,19 @@ def evaluate(
     return Results(values=values, bound=bound, tilings=tilings)
 
 
-def predict_designs(model: FittedModel, architectures: Architectures, vdd_v: NDArray, conditions: Conditions | None = None) -> Designs:
-    """The laws of the chip at supplies [voltages] of the core; the memories at `sram_supplies`, by default those of no rail that was asked for."""
-    sram_vdd_v = None if conditions is None else sram_supplies(model, conditions, vdd_v)
-    return predict(model, architectures.parameters(), vdd_v, sram_vdd_v=sram_vdd_v)
+def predict_designs(
+    model: FittedModel, architectures: Architectures, vdd_v: NDArray, conditions: Conditions | None = None, back_bias_v: NDArray | None = None,
+    clocks: FittedModel | None = None,
+) -> Designs:  # fmt: skip
+    """The laws of the chip at supplies and back biases (by default the model's) of the core, [points] each; the memories at `sram_supplies`, by default
+    those of no rail that was asked for. The clocks, fmax_hz with its path and error, are those of the model `clocks` if given (the slow corner)."""
+    p, sram_vdd_v = architectures.parameters(), None if conditions is None else sram_supplies(model, conditions, vdd_v)
+    found = predict(model, p, vdd_v, sram_vdd_v=sram_vdd_v, back_bias_v=back_bias_v)
+    if clocks is None:
+        return found
+    slow = predict(clocks, p, vdd_v, sram_vdd_v=sram_vdd_v, back_bias_v=back_bias_v)
+    timing = ("fmax_hz", "limit", "paths", "fmax_log_sd", "memory_fmax_hz")
+    return replace(found, **{name: getattr(slow, name) for name in timing})
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from explore import frames
-from explore.chunks import REFUSALS, Case, Constraints, Job, back_biases, check, evaluate_all, merge_fronts, read_block
+from explore.chunks import FRONT, REFUSALS, Case, Constraints, Job, back_biases, check, evaluate_all, merge_fronts, read_block
 from explore.dvfs import at_edge, compare_sweeps
 from explore.pareto import hypervolume
 from explore.points import LAYER_COLUMNS, POINT_COLUMNS, POINTS_VERSION, SWEEP_COLUMNS
@@ -63,12 +63,13 @@ def explore_all(
     *, model_path: Path, space: DesignSpace | str = "default", out: Path = OUT, cases: tuple[Case, ...] | None = None, dram: str = DRAM,
     channels: int = 1, policy: DramPolicy | None = None, free_memory: bool = False, mem_clk_hz: float = 800e6, margin: float = 0.1,
     objective: str = "latency", constraints: Constraints | None = None, with_area: bool = False, sram_vdd_v: float | None = None, single_rail: bool = False,
-    workers: int | None = None, scheduler: str | None = None, command: str = "",
+    clock_model_path: Path | None = None, workers: int | None = None, scheduler: str | None = None, command: str = "",
 ) -> Exploration:  # fmt: skip
     """Explore and write `FILES` into `out`, each whole; every case (a network at a batch size) is a result of its own.
 
     The memories have a rail of their own, at `sram_vdd_v` or the least they work at, above which they are at the core's supply; with `single_rail`
-    they have none, and of the space's voltages those at which they work are taken.
+    they have none, and of the space's voltages those at which they work are taken. With the model of a slow process at `clock_model_path` the clocks
+    are those at which even its chips work, while energy, leakage and area are those of the model at `model_path`.
 
     Raises `ConfigError` for bad input or constraints that leave no candidate and `ModelError` for a space or a clock that the fitted model does not cover.
     """
@@ -81,17 +82,17 @@ def explore_all(
     job = Job(
         model=model_path, space=space, cases=cases or default_cases(), dram=dram, channels=channels, policy=policy or DramPolicy(), free_memory=free_memory,
         mem_clk_hz=float(mem_clk_hz), margin=float(margin), objective=objective, constraints=constraints or Constraints(), with_area=with_area,
-        sram_vdd_v=None if sram_vdd_v is None else float(sram_vdd_v),
+        sram_vdd_v=None if sram_vdd_v is None else float(sram_vdd_v), clock_model=clock_model_path and Path(clock_model_path),
     )  # fmt: skip
     check(job, model)
     paths = evaluate_all(job, out / "chunks", workers=workers, scheduler=scheduler)
     blocks = _Blocks(job, paths)
-    fronts, places, voltages = merge_fronts(job, paths)
+    fronts, places, at = merge_fronts(job, [read_block(path, FRONT) for path in paths])
     volumes = [hypervolume(points[:, 0], points[:, 1]) for points in fronts]
 
     pareto, ties, sweeps, layers, summaries = [], [], [], [], []
     for number, case in enumerate(job.cases):
-        best = _points_at(job, model, number, places[number], voltages[number])
+        best = points_at(job, model, number, places[number], at[number])
         pareto.append(best)
         ties.append(_ties(job, model, number, blocks, fronts[number], best))
         effectiveness = blocks.effectiveness(number, volumes[number])
@@ -100,8 +101,8 @@ def explore_all(
         chosen = fronts[number][:, 0] * fronts[number][:, 1]
         picks = {"balanced": chosen.argmax(), "fastest": len(chosen) - 1, "most efficient": fronts[number][:, 1].argmax()}
         picks |= {f"front {place}": i for place, i in enumerate(range(len(chosen)), 1) if i not in picks.values()}
-        layers.append(frames.layers(job, model, number, {name: (int(places[number][i]), int(voltages[number][i])) for name, i in picks.items()}))
-        summaries.append(blocks.summary(number, case, volumes[number], effectiveness, len(best), len(ties[-1])))
+        layers.append(frames.layers(job, model, number, {name: (int(places[number][i]), int(at[number][i])) for name, i in picks.items()}))
+        summaries.append(blocks.summary(number, case, model, volumes[number], effectiveness, len(best), len(ties[-1])))
     run = _record(job, model, blocks, summaries, command) | {"rails": {"single": single_rail, "sram_vdd_v": sram_vdd_v}}
     found = pd.concat(pareto, ignore_index=True)
     tables = {"pareto": (found, POINT_COLUMNS), "dvfs": (pd.concat(sweeps), SWEEP_COLUMNS | POINT_COLUMNS), "layers": (pd.concat(layers), LAYER_COLUMNS)}
@@ -124,7 +125,7 @@ class _Blocks:
         self.job, self.paths = job, paths
         self.sums = {name: 0 for name in self._SUMS}
         index, gains, near, fastest = [], [], [], 0.0
-        names = ("near_case", "near_index", "near_voltage", "near_log")
+        names = ("near_case", "near_index", "near_point", "near_log")
         for path in paths:
             block = read_block(path, (*self._SUMS, "index", "gains", "memory_fmax_hz", *names))
             self.sums = {name: self.sums[name] + block[name] for name in self._SUMS}
@@ -159,24 +160,27 @@ class _Blocks:
         """[architectures] of one case; minus infinity where a layer fits no tiling."""
         return np.where(np.isnan(self.gains[number]), -np.inf, self.gains[number].astype(float) / front_hypervolume)
 
-    def summary(self, number: int, case: Case, volume: float, effectiveness: np.ndarray, pareto_points: int, ties: int) -> dict:
+    def summary(self, number: int, case: Case, model: FittedModel, volume: float, effectiveness: np.ndarray, pareto_points: int, ties: int) -> dict:
         """An entry of `results` in run.json."""
-        vdd_v, tasks = self.job.space.vdd_v.values(), self.job.tasks()
+        vdd_v, tasks, biases = self.job.space.vdd_v.values(), self.job.tasks(), back_biases(self.job, model)
         own, fitting = effectiveness[np.isfinite(effectiveness)], int(self.sums["fitting"][number])
 
-        def share(name: str) -> dict[str, float]:
-            """Of the architectures, by voltage."""
-            counts = self.sums[name][number]
-            return {(f"{vdd_v[i]:g}" if i < len(vdd_v) else "never"): round(float(n / counts.sum()), 6) for i, n in enumerate(counts) if n}
+        def share(counts: np.ndarray, values: Sequence[float]) -> dict[str, float]:
+            """Of the architectures, by voltage or bias."""
+            return {(f"{values[i]:g}" if i < len(values) else "never"): round(float(n / counts.sum()), 6) for i, n in enumerate(counts) if n}
+
+        least, core_least = (self.sums[name][number].reshape(len(biases), -1) for name in ("min_energy", "core_min_energy"))
 
         return {
             "network": case.network.name, "batch": case.batch, "macs": case.network.macs * case.batch, "architectures": fitting,
-            "points": fitting * len(vdd_v), "points_allowed": int(self.sums["kept"][number][-1]),
+            "points": fitting * len(vdd_v) * len(biases), "points_allowed": int(self.sums["kept"][number][-1]),
             "architectures_a_layer_does_not_fit": int(len(self.index) - fitting),
             "misfits_by_layer": {tasks[0][i].shape.name: int(self.sums["misfits"][i]) for i in np.flatnonzero(tasks[1][number])},
             "pareto_points": pareto_points, "ties": ties, "ties_looked_at": min(NEAREST, int((self.near["near_case"] == number).sum())),
             "front_hypervolume": volume, "highest_effectiveness": float(own.max()), "median_effectiveness": float(np.median(own)),
-            "least_energy_at_v": share("min_energy"), "least_core_energy_at_v": share("core_min_energy"), "raising_stops_paying_above_v": share("stops"),
+            "least_energy_at_v": share(least.sum(axis=0), vdd_v), "least_core_energy_at_v": share(core_least.sum(axis=0), vdd_v),
+            "least_energy_at_back_bias_v": share(least.sum(axis=1), biases), "least_core_energy_at_back_bias_v": share(core_least.sum(axis=1), biases),
+            "raising_stops_paying_above_v": share(self.sums["stops"][number], vdd_v),
         }  # fmt: skip
 
     def across(self, volumes: list[float]) -> list[dict]:
@@ -206,11 +210,11 @@ class _Blocks:
         writer.close()
 
 
-def _points_at(job: Job, model: FittedModel, number: int, places: np.ndarray, voltages: np.ndarray) -> pd.DataFrame:
-    """Rows of the case's DVFS sweeps at these places in the space and indices of voltages."""
+def points_at(job: Job, model: FittedModel, number: int, places: np.ndarray, at: np.ndarray) -> pd.DataFrame:
+    """Rows of the case's DVFS sweeps at these places in the space and indices into `Job.points`."""
     different, which = np.unique(places, return_inverse=True)
     table, _ = frames.sweeps(job, model, number, job.space.at(different))
-    return table.iloc[which * job.space.vdd_v.count + voltages].reset_index(drop=True)
+    return table.iloc[which * len(job.points(model)[0]) + at].reset_index(drop=True)
 
 
 def _ties(job: Job, model: FittedModel, number: int, blocks: _Blocks, points: np.ndarray, best: pd.DataFrame) -> pd.DataFrame:
@@ -218,7 +222,7 @@ def _ties(job: Job, model: FittedModel, number: int, blocks: _Blocks, points: np
     near = blocks.near
     own = np.flatnonzero(near["near_case"] == number)
     own = own[np.argsort(near["near_log"][own], kind="stable")[:NEAREST]]
-    candidates = _points_at(job, model, number, near["near_index"][own], near["near_voltage"][own]) if len(own) else best.iloc[:0]
+    candidates = points_at(job, model, number, near["near_index"][own], near["near_point"][own]) if len(own) else best.iloc[:0]
     candidates = candidates[~candidates["architecture"].isin(best["architecture"])]
     high_x = job.cases[number].batch / candidates["latency_s_lo"].to_numpy()
     low_x, low_y = job.cases[number].batch / best["latency_s_hi"].to_numpy(), best["efficiency_gops_w_lo"].to_numpy()
@@ -229,27 +233,29 @@ def _ties(job: Job, model: FittedModel, number: int, blocks: _Blocks, points: np
 def _sweeps(job: Job, model: FittedModel, number: int, places: np.ndarray, front_hypervolume: float) -> pd.DataFrame:
     """Rows of `dvfs.csv` of these architectures, given by falling effectiveness."""
     count, axes = job.space.vdd_v.count, ("throughput_ips", "efficiency_gops_w")
+    vdd_v, bias_v = job.points(model)
     table, nominal = frames.sweeps(job, model, number, job.space.at(places))
 
     def grid(frame: pd.DataFrame, column: str) -> np.ndarray:
-        return frame[column].to_numpy().reshape(-1, count)
+        return frame[column].to_numpy().reshape(len(places), -1)
 
     found = compare_sweeps(*(grid(table, c) for c in (*axes, "core_energy_j")), *(grid(nominal, c) for c in axes), front_hypervolume)
     slowed = compare_sweeps(*(grid(nominal, c) for c in (*axes, "core_energy_j")), *(grid(nominal, c) for c in axes), front_hypervolume)
     memory_bound = np.isin(grid(table, "bound"), ("dram", "load", "load latency", "store", "store latency"))
     rows = []
     for i in range(len(places)):
-        vdd_v, free = table["vdd_v"].to_numpy()[:count], np.flatnonzero(~memory_bound[i])
+        free = np.flatnonzero(~memory_bound[i, :count])
         knee = free[-1] + 1 if len(free) else 0
         numbers = {
             "rank": i + 1, "effectiveness": found.effectiveness[i], "throughput_range": found.throughput_range[i], "efficiency_gain": found.efficiency_gain[i],
             "min_energy_vdd_v": vdd_v[found.min_energy[i]], "min_energy_at_edge": bool(at_edge(found.min_energy[i], count)),
+            "min_energy_back_bias_v": bias_v[found.min_energy[i]],
             "core_min_energy_vdd_v": vdd_v[found.core_min_energy[i]], "core_min_energy_at_edge": bool(at_edge(found.core_min_energy[i], count)),
+            "core_min_energy_back_bias_v": bias_v[found.core_min_energy[i]],
             "knee_hz": grid(table, "freq_hz")[i, knee] if knee < count else 0.0,
         }  # fmt: skip
-        one = slice(i * count, (i + 1) * count)
-        rows.append(table.iloc[one].assign(sweep="dvfs", slope=found.slope[i], **numbers))
-        rows.append(nominal.iloc[one].assign(sweep="frequency", slope=slowed.slope[i], **numbers))
+        rows.append(table.iloc[i * len(vdd_v) : (i + 1) * len(vdd_v)].assign(sweep="dvfs", slope=found.slope[i], **numbers))
+        rows.append(nominal.iloc[i * count : (i + 1) * count].assign(sweep="frequency", slope=slowed.slope[i], **numbers))
     return pd.concat(rows, ignore_index=True)
 
 
@@ -261,12 +267,14 @@ def _record(job: Job, model: FittedModel, blocks: _Blocks, summaries: list[dict]
         "dram_policy": job.policy.model_dump(), "mem_clk_hz": job.mem_clk_hz, "margin": job.margin, "objective": job.objective,
         "constraints": asdict(job.constraints), "front_axes": ["throughput_ips", "efficiency_gops_w"] + ["area_um2"] * job.with_area,
         "nominal_vdd_v": model.reference_vdd_v, "precision": f"a{job.space.activation_bits}w{job.space.weight_bits}", "technology": model.technology,
+        "corner": {"process": model.process, "clock_process": (job.clocks() or model).process, "temperature_c": model.temperature_c},
         "commit": source_commit(), "key": job.key(), "seeds": {},
-        "inputs": {"model": file_hash(job.model)}, "counts": {
+        "inputs": {"model": file_hash(job.model)} | ({"clock_model": file_hash(job.clock_model)} if job.clock_model else {}), "counts": {
             "combinations": job.space.combinations, "evaluated": len(blocks.index),
             "not_evaluated": {name: int(n) for name, n in zip(REFUSALS, blocks.sums["refused"], strict=True)}, "voltages": job.space.vdd_v.count,
             "back_biases": covered, "back_biases_not_in_the_model": [value for value in job.space.back_bias_v if value not in covered],
-            "points": int(len(blocks.index) * job.space.vdd_v.count * len(job.cases)), "layer_evaluations": int(blocks.sums["layer_evaluations"]),
+            "points": int(len(blocks.index) * job.space.vdd_v.count * len(covered) * len(job.cases)),
+            "layer_evaluations": int(blocks.sums["layer_evaluations"]),
         },
         "results": summaries, "most_effective_across_cases": blocks.across(volumes), "provisional": list(model.provisional),
         "stored": "points.parquet holds fronts and ties, architectures.parquet every architecture's DVFS effectiveness",

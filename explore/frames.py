@@ -21,35 +21,36 @@ _KEPT = (
 
 
 def sweeps(job: Job, model: FittedModel, number: int, architectures: Architectures) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Points of case `number` for architectures x voltages in that order: with the clock at fmax (1 - margin), and at the same clocks with
-    nominal voltage."""
-    conditions, vdd_v = job.conditions(), job.space.vdd_v.values()
+    """Points of case `number` for architectures x `Job.points` in that order, with the clock at fmax (1 - margin); and for architectures x voltages
+    at the clocks of those without bias, with nominal voltage."""
+    conditions, voltages = job.conditions(), job.space.vdd_v.count
+    vdd_v, bias_v = job.points(model)
     tasks, repeats = job.tasks()
     used = np.flatnonzero(repeats[number])
-    designs = predict_designs(model, architectures, vdd_v, conditions)
+    designs = predict_designs(model, architectures, vdd_v, conditions, bias_v, job.clocks())
     frequency = clock_hz(designs, conditions)
     arrays = {name: getattr(designs, name) for name in ("area_um2", "fmax_log_sd", "energy_log_sd", "leakage_log_sd")} | {"freq_hz": frequency}
     tables = []
     for nominal in (False, True):
-        voltage = np.full(len(vdd_v), len(vdd_v) - 1) if nominal else np.arange(len(vdd_v))
-        found = total(evaluate(model, architectures, [tasks[i] for i in used], conditions, vdd_v, frequency, voltage), range(len(used)), repeats[number, used])
-        tables.append(points(job, model, job.cases[number], architectures, arrays, found.values, found.bound, nominal=nominal))
+        at = np.full(voltages, voltages - 1) if nominal else np.arange(len(vdd_v))
+        chosen = [tasks[i] for i in used]
+        found = total(evaluate(model, architectures, chosen, conditions, vdd_v, frequency[:, : len(at)], at, bias_v), range(len(used)), repeats[number, used])
+        own = {name: value if value.ndim == 1 else value[:, at] for name, value in arrays.items()} | {"freq_hz": frequency[:, : len(at)]}
+        tables.append(points(job, model, job.cases[number], architectures, own, found.values, found.bound, vdd_v[at], bias_v[at]))
     return tables[0], tables[1]
 
 
 def points(
-    job: Job, model: FittedModel, case: Case, architectures: Architectures, arrays: dict[str, NDArray], values: NDArray, bound: NDArray, *,
-    nominal: bool = False,
+    job: Job, model: FittedModel, case: Case, architectures: Architectures, arrays: dict[str, NDArray], values: NDArray, bound: NDArray, vdd_v: NDArray,
+    bias_v: NDArray,
 ) -> pd.DataFrame:  # fmt: skip
-    """All points of one case: architectures x voltages in that order, from values [architectures, voltages, QUANTITIES] and bound.
+    """All points of one case: architectures x points in that order, from values [architectures, points, QUANTITIES] and bound, at vdd_v, bias_v [points].
 
-    `arrays` hold fields of `fit.compose.Designs` for the same architectures, and freq_hz. `nominal` points are all at nominal voltage.
+    `arrays` hold fields of `fit.compose.Designs` for the same architectures and points, and freq_hz.
     """
-    vdd_v = job.space.vdd_v.values()
     shape = (len(architectures), len(vdd_v))
     v = {name: values[..., i] for i, name in enumerate(QUANTITIES)}
-    supply = np.full(len(vdd_v), vdd_v[-1]) if nominal else vdd_v
-    sd = {name: np.repeat(arrays[name][:, -1:], len(vdd_v), axis=1) if nominal else arrays[name] for name in ("fmax_log_sd", "energy_log_sd", "leakage_log_sd")}
+    sd = {name: arrays[name] for name in ("fmax_log_sd", "energy_log_sd", "leakage_log_sd")}
     dram = sum(v[name] for name in DRAM_PARTS)
     energy = v["core_energy_j"] + v["memory_side_energy_j"] + dram
     operations = case.operations
@@ -57,7 +58,7 @@ def points(
     efficiency = operations / energy / 1e9
     columns = {
         **{name: axis[:, None] for name, axis in architectures.values.items() if name in AXES}, **{name: v[name] for name in _KEPT},
-        "vdd_v": supply, "sram_vdd_v": sram_supplies(model, job.conditions(), supply), "freq_hz": arrays["freq_hz"], "dram_energy_j": dram,
+        "vdd_v": vdd_v, "back_bias_v": bias_v, "sram_vdd_v": sram_supplies(model, job.conditions(), vdd_v), "freq_hz": arrays["freq_hz"], "dram_energy_j": dram,
         "architecture": architectures.names()[:, None], "bound": np.array(BOUNDS, dtype=object)[bound], "area_um2": arrays["area_um2"][:, None],
         "latency_s_lo": v["latency_s"] * np.exp(-NORMAL_90 * latency_sd), "latency_s_hi": v["latency_s"] * np.exp(NORMAL_90 * latency_sd),
         "throughput_ips": case.batch / v["latency_s"], "throughput_gops": operations / v["latency_s"] / 1e9, "efficiency_gops_w": efficiency,
@@ -68,7 +69,8 @@ def points(
         "points_version": POINTS_VERSION, "network": case.network.name, "batch": case.batch, "precision": architectures.precision,
         "technology": model.technology,
         "dram": dram_name(job), "on_front": "yes",
-        "process": model.process, "back_bias_v": model.back_bias_v, "temperature_c": model.temperature_c, "mem_clk_hz": job.mem_clk_hz, "margin": job.margin,
+        "process": model.process, "clock_process": (job.clocks() or model).process, "temperature_c": model.temperature_c, "mem_clk_hz": job.mem_clk_hz,
+        "margin": job.margin,
         "provisional": bool(model.provisional),
     }  # fmt: skip
     flat = {name: np.broadcast_to(value, shape).ravel() for name, value in columns.items()}
@@ -76,7 +78,7 @@ def points(
 
 
 def _log_sds(model: FittedModel, v: dict[str, NDArray], energy: NDArray, sd: dict[str, NDArray]) -> tuple[NDArray, NDArray]:
-    """Standard deviations of the logarithms of latency and energy [architectures, voltages].
+    """Standard deviations of the logarithms of latency and energy [architectures, points].
 
     Errors of the laws are independent of one another, but the same for all layers. The chip's dynamic energy varies with its
     law, leakage and the DRAM's static energy with the time they last, leakage with its law too.
@@ -95,15 +97,16 @@ def dram_name(job: Job) -> str:
 
 
 def layers(job: Job, model: FittedModel, number: int, choices: dict[str, tuple[int, int]]) -> pd.DataFrame:
-    """The layers of case `number` at chosen points: by name of the choice, (architecture's place in the space, voltage's index)."""
-    conditions, vdd_v, case = job.conditions(), job.space.vdd_v.values(), job.cases[number]
+    """The layers of case `number` at chosen points: by name of the choice, (architecture's place in the space, index into `Job.points`)."""
+    conditions, case = job.conditions(), job.cases[number]
+    vdd_v, bias_v = job.points(model)
     tasks, repeats = job.tasks()
     indices = np.flatnonzero(repeats[number])
     frames = []
-    for choice, (place, voltage) in choices.items():
+    for choice, (place, point) in choices.items():
         one = job.space.at(np.array([place]))
-        frequency = clock_hz(predict_designs(model, one, vdd_v[[voltage]], conditions), conditions)
-        results = evaluate(model, one, [tasks[i] for i in indices], conditions, vdd_v, frequency, np.array([voltage]))
+        frequency = clock_hz(predict_designs(model, one, vdd_v[[point]], conditions, bias_v[[point]], job.clocks()), conditions)
+        results = evaluate(model, one, [tasks[i] for i in indices], conditions, vdd_v, frequency, np.array([point]), bias_v)
         v = {name: results.values[0, :, 0, i] for i, name in enumerate(QUANTITIES)}
         macs = np.array([tasks[i].shape.macs * tasks[i].batch for i in indices])
         multipliers = np.prod([one.values[name][0] for name in ARRAY_AXES])
@@ -113,7 +116,8 @@ def layers(job: Job, model: FittedModel, number: int, choices: dict[str, tuple[i
                 {
                     **{name: v[name] for name in _KEPT}, **dict(zip(Tiling._fields, tilings.T, strict=True)),
                     "order": np.array(ORDERS, dtype=object)[tilings[:, 0]], "network": case.network.name, "batch": case.batch, "dram": dram_name(job),
-                    "choice": choice, "architecture": one.names()[0], "vdd_v": vdd_v[voltage], "freq_hz": frequency[0, 0], "macs": macs,
+                    "choice": choice, "architecture": one.names()[0], "vdd_v": vdd_v[point], "back_bias_v": bias_v[point],
+                    "freq_hz": frequency[0, 0], "macs": macs,
                     "layer": [tasks[i].shape.name for i in indices], "repeats": repeats[number, indices], "core_cycles": v["core_cycles"],
                     "utilization": macs / (multipliers * v["core_cycles"]),
                     "dram_energy_j": sum(v[name] for name in DRAM_PARTS), "bound": np.array(BOUNDS, dtype=object)[results.bound[0, :, 0]],

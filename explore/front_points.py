@@ -65,7 +65,8 @@ class Front:
     def point(self, row: int) -> Point:
         """The point in that row of `points`, with its layers."""
         p = self.points.iloc[row]
-        own = self.layers[(self.layers["architecture"] == p["architecture"]) & (self.layers["vdd_v"] == p["vdd_v"])].drop_duplicates("layer")
+        at = ["architecture", "vdd_v", "back_bias_v"]
+        own = self.layers[(self.layers[at] == p[at]).all(axis=1)].drop_duplicates("layer")
         if own.empty:
             raise ConfigError(f"layers.csv must hold the layers of {p['architecture']} at {p['vdd_v']:g} V, not none of them; run `voltfront explore` again")
         shapes = {layer.name: layer for layer in self.whole.layers}

@@ -92,10 +92,30 @@ def hypervolumes(throughput_ips: NDArray, efficiency_gops_w: NDArray) -> NDArray
 
 
 @njit(cache=True)
+def _sort_runs(values, order, room):
+    """Write the order of rising `values` into `order`, by merging the runs that rise already: a sweep has one for each back bias. room: as long."""
+    done = 0
+    while done < len(values):
+        end = done + 1
+        while end < len(values) and values[end] >= values[end - 1]:
+            end += 1
+        i, j = 0, done
+        for at in range(end):
+            if j == end or (i < done and values[order[i]] <= values[j]):
+                room[at] = order[i]
+                i += 1
+            else:
+                room[at] = j
+                j += 1
+        order[:end] = room[:end]
+        done = end
+
+
+@njit(cache=True)
 def _hypervolumes(x, y):
-    found = np.zeros(len(x))
+    found, order, room = np.zeros(len(x)), np.zeros(x.shape[1], dtype=np.int64), np.zeros(x.shape[1], dtype=np.int64)
     for row in range(len(x)):
-        order = np.argsort(x[row]) if np.any(x[row, 1:] < x[row, :-1]) else np.arange(x.shape[1])
+        _sort_runs(x[row], order, room)
         best = 0.0
         # Between one throughput and the next lower one, the best efficiency of all that are at least as fast is dominated.
         for i in range(len(order) - 1, -1, -1):

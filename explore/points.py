@@ -7,7 +7,7 @@ import pandas as pd
 
 from hw.errors import ConfigError
 
-POINTS_VERSION = 2
+POINTS_VERSION = 3
 
 _HARDWARE = "see hw.config"
 
@@ -22,7 +22,8 @@ POINT_COLUMNS: dict[str, str] = {
     **{name: _HARDWARE for name in (
         "rows", "cols", "lanes", "acc_depth", "multiplier_stages", "post_lanes", "activation_bank_bytes", "weight_bank_bytes", "output_bank_bytes",
         "axi_data_bits")},
-    "process": "tt, ss, ff, ...",
+    "process": "process of the chip whose energy, leakage and area these are: tt, ss, ff, ...",
+    "clock_process": "process whose fmax sets the clock: that of the chip, or a slower one (--corner slow), with which every chip keeps up",
     "vdd_v": "supply of the core's logic, V",
     "back_bias_v": "back bias, V, positive = forward",
     "temperature_c": "junction temperature, C",
@@ -58,17 +59,19 @@ POINT_COLUMNS: dict[str, str] = {
 }  # fmt: skip
 
 SWEEP_COLUMNS: dict[str, str] = {
-    "sweep": "dvfs: the clock follows the voltage; frequency: the same clocks at nominal voltage",
+    "sweep": "dvfs: the clock follows the voltage, at each back bias; frequency: at nominal voltage the same clocks as without bias",
     "rank": "place of the architecture by effectiveness, 1 is the highest",
     "effectiveness": "DVFS effectiveness: [HV(dvfs) - HV(frequency)] / HV(global front), reference (0, 0)",
     "throughput_range": "highest over lowest throughput of the dvfs sweep",
     "efficiency_gain": "highest efficiency of the dvfs sweep over that at nominal voltage",
     "min_energy_vdd_v": "voltage of least system energy a batch in the dvfs sweep, V",
     "min_energy_at_edge": "whether that is the lowest or highest voltage of the sweep",
+    "min_energy_back_bias_v": "back bias there, V",
     "core_min_energy_vdd_v": "voltage of least core energy a batch, V",
     "core_min_energy_at_edge": "whether that is the lowest or highest voltage of the sweep",
-    "knee_hz": "least clock of the sweep from which on the network is memory-bound (load, dram or store waits longest), Hz; 0: none",
-    "slope": "d ln(efficiency) / d ln(throughput) along the sweep, at this point",
+    "core_min_energy_back_bias_v": "back bias there, V",
+    "knee_hz": "least clock of the sweep without bias from which on the network is memory-bound (load, dram or store waits longest), Hz; 0: none",
+    "slope": "d ln(efficiency) / d ln(throughput) along the sweep, at this point, at one back bias",
 }
 """Columns of `dvfs.csv` before those of `POINT_COLUMNS`."""
 
@@ -79,6 +82,7 @@ LAYER_COLUMNS: dict[str, str] = {
     "choice": "why this Pareto point: balanced (largest throughput x efficiency), fastest, most efficient; front 1, front 2, ...: the others",
     "architecture": POINT_COLUMNS["architecture"],
     "vdd_v": POINT_COLUMNS["vdd_v"],
+    "back_bias_v": POINT_COLUMNS["back_bias_v"],
     "freq_hz": POINT_COLUMNS["freq_hz"],
     "layer": "name of the layer",
     "repeats": "how many layers of the network are alike; the other columns are those of one",

@@ -39,10 +39,11 @@ class CaseResults:
 
     @property
     def best(self) -> pd.DataFrame:
-        """The DVFS sweep of the architecture with the highest DVFS effectiveness, by rising voltage."""
+        """The DVFS sweep of the architecture with the highest DVFS effectiveness, by rising voltage, at the least back bias."""
         sweeps = self.dvfs[self.dvfs["sweep"] == "dvfs"]
         top = sweeps.loc[sweeps["effectiveness"].idxmax()]
-        return sweeps[sweeps["architecture"] == top["architecture"]].sort_values("vdd_v")
+        own = sweeps[sweeps["architecture"] == top["architecture"]]
+        return own[own["back_bias_v"].abs() == own["back_bias_v"].abs().min()].sort_values("vdd_v")
 
 
 def unique_key(text: str, taken: set[str]) -> str:
@@ -55,8 +56,9 @@ def unique_key(text: str, taken: set[str]) -> str:
 
 def point(row: pd.Series) -> str:
     """A point in words, with units."""
+    bias = f", back bias {row['back_bias_v']:g} V" if row["back_bias_v"] else ""
     return (
-        f"{row['architecture']}; {row['vdd_v']:.2f} V, {row['freq_hz'] / 1e6:.0f} MHz: {row['throughput_ips']:.4g} inferences/s, "
+        f"{row['architecture']}; {row['vdd_v']:.2f} V{bias}, {row['freq_hz'] / 1e6:.0f} MHz: {row['throughput_ips']:.4g} inferences/s, "
         f"{row['throughput_gops']:.4g} GOPS, {row['efficiency_gops_w']:.4g} GOPS/W ({row['efficiency_gops_w_lo']:.4g} to {row['efficiency_gops_w_hi']:.4g}), "
         f"{row['power_w'] * 1e3:.4g} mW, {row['area_um2'] / 1e6:.3g} mm2, bound by {row['bound']}"
     )
@@ -80,13 +82,13 @@ def front_chart(case: CaseResults) -> Chart:
         own = case.dvfs[case.dvfs["architecture"] == architecture]
         looks: tuple[tuple[str, Look, str], ...] = (("frequency", "dashed", "frequency only"), ("dvfs", "line", "DVFS"))
         for sweep, look, label in looks:
-            rows = own[own["sweep"] == sweep].sort_values("freq_hz")
-            if rows.empty:
-                continue
-            name = f"{label}: {architecture}" + (f" (effectiveness {effectiveness:.3f})" if sweep == "dvfs" else "")
-            x, y = _floats(rows["throughput_ips"]), _floats(rows["efficiency_gops_w"])
-            notes = tuple(f"{label}. {point(row)}" for _, row in rows.iterrows())
-            series.append(Series(name=name, look=look, color=PALETTE[i % len(PALETTE)], symbol=i % 8, x=x, y=y, notes=notes, listed=sweep == "dvfs"))
+            for bias_v, rows in own[own["sweep"] == sweep].sort_values("freq_hz").groupby("back_bias_v"):
+                name = f"{label}: {architecture}" + (f", back bias {bias_v:g} V" if bias_v else "")
+                name += f" (effectiveness {effectiveness:.3f})" if sweep == "dvfs" else ""
+                x, y = _floats(rows["throughput_ips"]), _floats(rows["efficiency_gops_w"])
+                notes = tuple(f"{label}. {point(row)}" for _, row in rows.iterrows())
+                listed = sweep == "dvfs" and not bias_v
+                series.append(Series(name=name, look=look, color=PALETTE[i % len(PALETTE)], symbol=i % 8, x=x, y=y, notes=notes, listed=listed))
     best, last = front.loc[front["efficiency_gops_w"].idxmax()], front.iloc[-1]
     return Chart(
         key=f"front-{case.key}", title=f"{case.name}: Pareto front, DVFS (dashed: frequency only)", caption=case.caption,

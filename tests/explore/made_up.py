@@ -6,6 +6,7 @@ from pathlib import Path
 
 from explore.evaluate import Conditions
 from explore.space import DesignSpace, Voltages
+from fit.blocks import DELAYS
 from fit.cycles import COEFFICIENTS
 from fit.estimation import select, with_sides
 from fit.fitting import fit_corners
@@ -30,6 +31,27 @@ def model() -> FittedModel:
         log_sd=0.05, left_out=None, rows=1, layers=1,
     )  # fmt: skip
     return fit_corners(tables).model_copy(update={"cycles": cycles})
+
+
+@cache
+def biased() -> FittedModel:
+    """The same, said to be measured at back biases up to 1 V."""
+    return model().model_copy(update={"back_bias_range_v": (0.0, 1.0)})
+
+
+@cache
+def slow() -> FittedModel:
+    """That of a process on which everything takes a quarter longer."""
+
+    def slower(law):
+        return law.model_copy(update={"terms": tuple(term.model_copy(update={"value": term.value * 1.25}) for term in law.terms)})
+
+    blocks = {
+        name: block.model_copy(update={"laws": {q: slower(law) if q in DELAYS else law for q, law in block.laws.items()}})
+        for name, block in biased().blocks.items()
+    }
+    paths = {name: path.model_copy(update={"law": slower(path.law)}) for name, path in biased().paths.items()}
+    return biased().model_copy(update={"process": "ss", "blocks": blocks, "paths": paths})
 
 
 def space(**changes) -> DesignSpace:

@@ -21,10 +21,11 @@ def point(network, batch, vdd_v, architecture="r4c8l8_d16s1p1", slower=1.0):
     dram = {f"dram_{name}_energy_j": e[f"DRAM {part}"] for name, part in names.items()}
     gops_w = 1.45 * batch / total_j
     row = {
-        "points_version": 2, "network": network, "batch": batch, "precision": "a8w8", "technology": "fdsoi28p", "dram": "lpddr3_1600_x32",
+        "points_version": 3, "network": network, "batch": batch, "precision": "a8w8", "technology": "fdsoi28p", "dram": "lpddr3_1600_x32",
         "architecture": architecture,
         "rows": 8 if architecture.startswith("r8") else 4, "cols": 8, "lanes": 8, "acc_depth": 16, "multiplier_stages": 1, "post_lanes": 1,
-        "activation_bank_bytes": 32768, "weight_bank_bytes": 16384, "output_bank_bytes": 2048, "axi_data_bits": 64, "process": "tt", "vdd_v": vdd_v,
+        "activation_bank_bytes": 32768, "weight_bank_bytes": 16384, "output_bank_bytes": 2048, "axi_data_bits": 64, "process": "tt",
+        "clock_process": "tt", "vdd_v": vdd_v,
         "back_bias_v": 0.0, "temperature_c": 25.0, "sram_vdd_v": max(vdd_v, 0.6), "freq_hz": freq_hz, "mem_clk_hz": 4e8, "margin": 0.1,
         "latency_s": latency_s, "latency_s_lo": 0.9 * latency_s, "latency_s_hi": 1.1 * latency_s, "throughput_ips": batch / latency_s,
         "throughput_gops": 1.45 * batch / latency_s, "efficiency_gops_w": gops_w, "efficiency_gops_w_lo": 0.9 * gops_w, "efficiency_gops_w_hi": 1.1 * gops_w,

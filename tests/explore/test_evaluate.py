@@ -9,6 +9,7 @@ from made_up import conditions, model, space
 from explore.curves import CLOCKS_HZ, EDGES_S, SHORTEST_S, layer_s, nearest_clock, time_s
 from explore.evaluate import (
     QUANTITIES,
+    Conditions,
     Task,
     chip_laws,
     clock_hz,
@@ -180,6 +181,21 @@ def test_only_wanted_clocks_are_searched():
     assert np.flatnonzero((few.choice >= 0).any(axis=(0, 1))).tolist() == wanted and few.fits.all()
     np.testing.assert_array_equal(few.rows.tilings[few.choice[:, :, wanted]], every.rows.tilings[every.choice[:, :, wanted]])
     assert len(few.rows.layer) < len(every.rows.layer)
+
+
+def test_tilings_are_known_again_where_nothing_that_decides_them_differs():
+    tasks, one, known = [Task(shape=TINY, batch=1)], space(rows=[4], lanes=[16]).architectures(), {}
+    wanted = wanted_clocks(1 / np.array([[100e6, 300e6]]))
+    first = search_all(model(), one, tasks, conditions(), VDD_V, wanted, known)[0]
+    louder = load_dram_part("lpddr3_1600_x32").model_copy(update={"interface": load_dram_part("lpddr4_3200_x16").interface})
+    for given, again in (
+        ({}, True), ({"dram": louder}, True), ({"margin": 0.2}, True), ({"dram": load_dram_part("lpddr2_1066_x32")}, False), ({"channels": 2}, False),
+        ({"free_memory": True}, False), ({"mem_clk_hz": 4e8}, False), ({"objective": "energy"}, False),
+    ):
+        found = search_all(model(), one, tasks, Conditions(**{"dram": load_dram_part("lpddr3_1600_x32")} | given), VDD_V, wanted, known)[0]
+        assert (found is first) == again, given
+    assert search_all(model(), one, tasks, conditions(), VDD_V, None, known)[0] is not first
+    assert search_all(model(), one[:1], tasks, conditions(), VDD_V, wanted, known)[0] is not first
 
 
 @pytest.mark.parametrize("objective", ["latency", "energy", "edp"])

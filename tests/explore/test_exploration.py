@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from click.testing import CliRunner
-from made_up import conditions, model, space
+from made_up import biased, conditions, model, slow, space
 
 from explore import chunks, commands
 from explore.chunks import Constraints, Job, evaluate_block, read_block
@@ -21,13 +21,15 @@ from hw.errors import ConfigError, ModelError
 from hw.layers import load_network
 
 # In the least weight bank AlexNet's 11 x 11 kernels do not fit with 16 lanes of words.
-SPACE = space(weight_bank_bytes=[1024 * 4, 16384], lanes=[8, 16])
+SPACE = space(weight_bank_bytes=[1024 * 4, 16384], lanes=[8, 16], back_bias_v=[0.5, 0.0, 1.0])
+VDD_V, BIAS_V = np.tile(SPACE.vdd_v.values(), 3), np.repeat([0.0, 0.5, 1.0], 4)
+"""All points of an architecture, those without bias first."""
 
 
 @pytest.fixture(scope="module")
 def model_path(tmp_path_factory):
     path = tmp_path_factory.mktemp("model") / "synthetic.json"
-    write_model(model(), path)
+    write_model(biased(), path)
     return path
 
 
@@ -39,13 +41,14 @@ def explored(model_path, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def everything():
-    """Of each case: places in the space [architectures], throughput, efficiency, power, latency [architectures, voltages] and area, one by one."""
-    given, vdd_v = conditions(), SPACE.vdd_v.values()
+    """Of each case: places in the space [architectures], throughput, efficiency, power, latency [architectures, points] and area, one by one."""
+    given = conditions()
     architectures = SPACE.architectures()
     job = Job(model=None, space=SPACE, cases=default_cases(), dram="lpddr3_1600_x32", mem_clk_hz=8e8, margin=0.1, objective="latency")
     tasks, repeats = job.tasks()
-    designs = predict_designs(model(), architectures, vdd_v)
-    results = evaluate(model(), architectures, tasks, given, vdd_v, clock_hz(designs, given), np.arange(len(vdd_v)))
+    designs = predict_designs(biased(), architectures, VDD_V, back_bias_v=BIAS_V)
+    assert np.all(designs.fmax_hz[:, 8:] > designs.fmax_hz[:, 4:8]) and np.all(designs.core_leakage_w[:, 4:8] > designs.core_leakage_w[:, :4])
+    results = evaluate(biased(), architectures, tasks, given, VDD_V, clock_hz(designs, given), np.arange(len(VDD_V)), BIAS_V)
     found = {}
     for case, times in zip(job.cases, repeats, strict=True):
         values = total(results, np.flatnonzero(times), times[times > 0]).values
@@ -101,9 +104,9 @@ def test_front_is_that_of_all_points_compared_with_each_other(explored, everythi
         x, y = own["x"].ravel(), own["y"].ravel()
         expected = sorted({(float(a), float(b)) for a, b in zip(x[~beaten(x, y)], y[~beaten(x, y)], strict=True)})  # of equal ones one is kept
         np.testing.assert_allclose(sorted(zip(best["throughput_ips"], best["efficiency_gops_w"], strict=True)), expected)
-        places, voltages = np.repeat(own["place"], x.size // len(own["place"])), np.tile(SPACE.vdd_v.values(), len(own["place"]))
-        known = set(zip(places[~beaten(x, y)], voltages[~beaten(x, y)], strict=True))
-        assert {(names[a], v) for a, v in zip(best["architecture"], best["vdd_v"], strict=True)} <= known
+        points = np.column_stack([np.repeat(own["place"], len(VDD_V)), np.tile(np.column_stack([VDD_V, BIAS_V]), (len(own["place"]), 1))])
+        known = set(map(tuple, points[~beaten(x, y)]))
+        assert {(names[a], v, b) for a, v, b in zip(best["architecture"], best["vdd_v"], best["back_bias_v"], strict=True)} <= known
         fastest = layers[(layers["network"] == network) & (layers["batch"] == batch) & (layers["choice"] == "fastest")]
         assert (fastest["latency_s"] * fastest["repeats"]).sum() == pytest.approx(best["latency_s"].iloc[-1])
         assert (fastest["core_energy_j"] * fastest["repeats"]).sum() == pytest.approx(best["core_energy_j"].iloc[-1])
@@ -162,10 +165,20 @@ def test_sweeps_give_the_effectiveness_as_defined(explored):
     for (network, batch, _), rows in dvfs.groupby(["network", "batch", "rank"]):
         best = pareto[(pareto["network"] == network) & (pareto["batch"] == batch)]
         lowered, slowed = rows[rows["sweep"] == "dvfs"], rows[rows["sweep"] == "frequency"]
-        assert (slowed["vdd_v"] == 1.0).all() and list(slowed["freq_hz"]) == list(lowered["freq_hz"]) and lowered["vdd_v"].is_monotonic_increasing
+        assert list(lowered["vdd_v"]) == list(VDD_V) and list(lowered["back_bias_v"]) == list(BIAS_V)
+        plain = lowered[lowered["back_bias_v"] == 0]
+        assert (slowed["vdd_v"] == 1.0).all() and (slowed["back_bias_v"] == 0).all() and list(slowed["freq_hz"]) == list(plain["freq_hz"])
         volume = [hypervolume(x["throughput_ips"], x["efficiency_gops_w"]) for x in (lowered, slowed, best)]
         assert rows["effectiveness"].iloc[0] == pytest.approx((volume[0] - volume[1]) / volume[2])
+        assert volume[0] > hypervolume(plain["throughput_ips"], plain["efficiency_gops_w"])
+        for name, least in (("", lowered["efficiency_gops_w"].argmax()), ("core_", lowered["core_energy_j"].argmin())):
+            assert lowered[f"{name}min_energy_vdd_v"].iloc[0] == VDD_V[least] and lowered[f"{name}min_energy_back_bias_v"].iloc[0] == BIAS_V[least]
+        for bias in (0.0, 0.5, 1.0):
+            one = lowered[lowered["back_bias_v"] == bias]
+            efficiency, throughput = (np.diff(np.log(one[name]))[0] for name in ("efficiency_gops_w", "throughput_ips"))
+            assert one["slope"].iloc[0] == pytest.approx(efficiency / throughput)
         # At nominal voltage the sweeps meet, and at the same clock a lower voltage never costs energy.
+        lowered = plain
         np.testing.assert_allclose(lowered["efficiency_gops_w"].iloc[-1], slowed["efficiency_gops_w"].iloc[-1])
         assert (lowered["core_energy_j"].to_numpy() <= slowed["core_energy_j"].to_numpy() * (1 + 1e-12)).all()
         np.testing.assert_allclose(lowered["throughput_ips"], slowed["throughput_ips"])
@@ -181,8 +194,17 @@ def test_every_effectiveness_is_kept(explored, everything):
         assert set(table["place"][column.notna()]) == set(own["place"])
         top = dvfs[(dvfs["network"] == result["network"]) & (dvfs["batch"] == result["batch"]) & (dvfs["rank"] == 1)]
         assert column.max() == pytest.approx(top["effectiveness"].iloc[0], rel=1e-5) == pytest.approx(result["highest_effectiveness"], rel=1e-5)
-        least = np.bincount(own["y"].argmax(axis=1), minlength=4) / len(own["y"])
-        assert {f"{v:g}": pytest.approx(share, abs=1e-5) for v, share in zip(SPACE.vdd_v.values(), least, strict=True) if share} == result["least_energy_at_v"]
+        at = own["y"].argmax(axis=1)
+        for values, key in ((VDD_V, "least_energy_at_v"), (BIAS_V, "least_energy_at_back_bias_v")):
+            known = {f"{v:g}": pytest.approx(np.mean(values[at] == v), abs=1e-5) for v in set(values[at])}
+            assert known == result[key]
+        stops = chunks._stops(own["x"][:, :4], own["latency"][:, :4] * 0 + 1 / clock_hz_of(own["place"]))
+        known = {f"{VDD_V[i]:g}" if i < 4 else "never": pytest.approx(np.mean(stops == i), abs=1e-5) for i in set(stops)}
+        assert known == result["raising_stops_paying_above_v"]
+
+
+def clock_hz_of(places):
+    return clock_hz(predict_designs(biased(), SPACE.at(places), SPACE.vdd_v.values()), conditions())
 
 
 def test_where_raising_the_voltage_stops_paying():
@@ -201,7 +223,7 @@ def test_what_was_not_evaluated_is_counted(explored):
     for result in run["results"]:
         fitting = table[f"effectiveness_{result['network']}_b{result['batch']}"].notna().sum()
         assert fitting == result["architectures"] == counts["evaluated"] - result["architectures_a_layer_does_not_fit"]
-        assert result["points"] == result["points_allowed"] == fitting * 4
+        assert result["points"] == result["points_allowed"] == fitting * len(VDD_V)
     assert {(r["network"], r["batch"]) for r in run["results"]} == {(c.network.name, c.batch) for c in default_cases()}
 
 
@@ -269,18 +291,55 @@ def test_what_the_model_does_not_cover_is_refused(model_path, tmp_path):
     assert not any((tmp_path / "out" / name).exists() for name in FILES)
 
 
+def test_biases_beyond_the_model_are_counted(model_path, tmp_path):
+    few = {"space": space(rows=[2], lanes=[8], back_bias_v=[0.0, 0.5, 1.5, -1.0]), "cases": default_cases()[:1], "workers": 1}
+    found = explore_all(model_path=model_path, out=tmp_path, **few)
+    counts = found.run["counts"]
+    assert counts["back_biases"] == [0.0, 0.5] and counts["back_biases_not_in_the_model"] == [1.5, -1.0]
+    assert counts["points"] == 2 * 4 * 2 and set(pd.read_csv(tmp_path / "dvfs.csv")["back_bias_v"]) == {0.0, 0.5}
+
+
+def test_at_the_slow_corner_clocks_are_those_of_slow_chips_and_energy_that_of_typical_ones(model_path, tmp_path):
+    """Every point of the sweeps, one by one; without the model of the slow process or with the same one twice there is no result."""
+    slow_path = tmp_path / "slow.json"
+    write_model(slow(), slow_path)
+    few = {"model_path": model_path, "space": SPACE, "cases": default_cases()[:1], "workers": 1}
+    found, typical = explore_all(out=tmp_path / "slow", clock_model_path=slow_path, **few), explore_all(out=tmp_path / "typical", **few)
+    assert found.run["corner"] == {"process": "tt", "clock_process": "ss", "temperature_c": 25.0} and found.run["key"] != typical.run["key"]
+    assert typical.run["corner"]["clock_process"] == "tt" and typical.pareto["throughput_ips"].max() > found.pareto["throughput_ips"].max()
+    job = Job(model=None, space=SPACE, cases=few["cases"], dram="lpddr3_1600_x32", mem_clk_hz=8e8, margin=0.1, objective="latency")
+    tasks, repeats = job.tasks()
+    names = dict(zip(SPACE.architectures().names(), SPACE.architectures().index, strict=True))
+    dvfs = pd.read_csv(tmp_path / "slow" / "dvfs.csv")
+    for name, rows in dvfs[dvfs["sweep"] == "dvfs"].groupby("architecture"):
+        one = SPACE.at(np.array([names[name]]))
+        hz = predict_designs(biased(), one, VDD_V, back_bias_v=BIAS_V).fmax_hz * 0.9 / 1.25
+        np.testing.assert_allclose(rows["freq_hz"], hz[0])
+        used = np.flatnonzero(repeats[0])
+        results = evaluate(biased(), one, [tasks[i] for i in used], conditions(), VDD_V, hz, np.arange(12), BIAS_V)
+        values = total(results, range(len(used)), repeats[0][used]).values
+        np.testing.assert_allclose(rows["latency_s"], values[0, :, 0])
+        np.testing.assert_allclose(rows["core_energy_j"], values[0, :, 2])
+        assert (rows["process"] == "tt").all() and (rows["clock_process"] == "ss").all()
+    with pytest.raises(ConfigError, match="model of the slow corner must be of synthetic, 25 C and another process, not synthetic, tt"):
+        explore_all(out=tmp_path / "none", clock_model_path=model_path, **few)
+    with pytest.raises(ConfigError, match="model must exist"):
+        explore_all(out=tmp_path / "none", clock_model_path=tmp_path / "none.json", **few)
+
+
 def test_command_prints_points_and_json(model_path, tmp_path, monkeypatch):
     import explore.exploration as exploration
 
     monkeypatch.setattr(exploration, "load_space", lambda _: space(rows=[2], lanes=[8]))
-    arguments = ["explore", "--dram", "lpddr2_1066_x32", "--idle-state", "self_refresh"]
+    write_model(slow(), model_path.with_name("synthetic_ss.json"))
+    arguments = ["explore", "--corner", "slow", "--dram", "lpddr2_1066_x32", "--idle-state", "self_refresh"]
     arguments += [ "--model", str(model_path), "--technology", "synthetic", "--out", str(tmp_path), "--workers", "1"]
     result = CliRunner().invoke(cli, arguments)
     assert result.exit_code == 0, result.output
     assert "alexnet_conv, batch 16" in result.output and "GOPS/W" in result.output and str(tmp_path) in result.output
     result = CliRunner().invoke(cli, [*arguments, "--json"])
     parsed = json.loads(result.stdout)
-    assert set(parsed["pareto"][0]) == set(POINT_COLUMNS)
+    assert set(parsed["pareto"][0]) == set(POINT_COLUMNS) and {p["clock_process"] for p in parsed["pareto"]} == {"ss"}
     table = commands.pareto_table(pd.DataFrame(parsed["pareto"]))
     assert all(f"{p['throughput_ips']:.2f}" in table for p in (parsed["pareto"][0], parsed["pareto"][-1]))
 

@@ -76,4 +76,8 @@ def test_effectiveness_by_hand():
     assert found.throughput_range == [2] and found.efficiency_gain == [2]
     assert found.slope[0] == pytest.approx([-1, -1])  # half the efficiency for twice the throughput
     assert found.min_energy == [0] and at_edge(found.min_energy, 2) and found.core_min_energy == [0]
-    assert not at_edge(np.array([1]), 3)
+    assert not at_edge(np.array([1]), 3) and at_edge(np.array([3, 5]), 3).all() and not at_edge(np.array([4]), 3)
+    # With a bias at which it is faster by half: (1.5, 3), (3, 1.5) join; the slopes are of each bias by itself.
+    biased = compare_sweeps(*(np.array([row], dtype=float) for row in ([1, 2, 1.5, 3], [4, 2, 3, 1.5], [3, 5, 2, 6], [1, 2], [1, 2])), 10.0)
+    assert biased.effectiveness == pytest.approx([(1 * 4 + 0.5 * 3 + 0.5 * 2 + 1 * 1.5 - 4) / 10]) and biased.efficiency_gain == [2]
+    assert biased.slope[0] == pytest.approx([-1, -1, -1, -1]) and biased.min_energy == [0] and biased.core_min_energy == [2]
