@@ -207,7 +207,7 @@ def run(plan, technology, space, mem_clk_hz, margin, objective, workers, as_json
     from explore.space import load_space
     from explore.stages import run_stage, source_hash
     from fit.cycle_fit import FRESH, cycle_tables
-    from fit.fitting import fit
+    from fit.fitting import fit, fit_beside
     from flow.cache import file_hash
     from flow.characterize import characterize, shipped_difference
     from flow.plan import load_plan
@@ -243,6 +243,9 @@ def run(plan, technology, space, mem_clk_hz, margin, objective, workers, as_json
         [path for table in (corners, paths, cycles) for path in (table, table.with_suffix(".json"))],
         measure,
     )  # fmt: skip
+    fitting = {
+        "corners_csv": corners, "paths_csv": paths, "out": model, "held_out": plan.held_out, "progress": lambda what: click.echo(f"fit: {what}", err=True)
+    }  # fmt: skip
     stage(
         "fit",
         {
@@ -250,10 +253,7 @@ def run(plan, technology, space, mem_clk_hz, margin, objective, workers, as_json
             "sources": source_hash("hw", "flow", "fit"),
         },
         [model],
-        lambda: fit(
-            corners_csv=corners, paths_csv=paths, cycles_csv=cycle_tables(cycles), fresh_cycles_csv=FRESH, out=model, held_out=plan.held_out,
-            progress=lambda what: click.echo(f"fit: {what}", err=True),
-        ),
+        lambda: fit_beside(fit(**fitting, cycles_csv=cycle_tables(cycles), fresh_cycles_csv=FRESH), **fitting),
     )
     stage(
         "explore",

@@ -172,7 +172,8 @@ _RUN_WORDS = 0xFFFF
 
 def _program_words(p: Parameters) -> NDArray:
     """Words of the program buffer (see `hw.sequencer.program_window`)."""
-    return np.vectorize(lambda rows: float(program_window(int(rows))))(p["rows"])
+    different, which = np.unique(p["rows"], return_inverse=True)
+    return np.array([float(program_window(int(rows))) for rows in different])[which].reshape(np.shape(p["rows"]))
 
 
 def _longest_word_bytes(p: Parameters) -> NDArray:
