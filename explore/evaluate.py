@@ -164,6 +164,7 @@ def search_all(
     part, k = conditions.part, coefficients(model)
     timing = part and part.model_dump_json(include={"geometry", "bus", "bank", "refresh"})
     given = (table.tobytes(), layers.tobytes(), timing, conditions.mem_clk_hz, conditions.channels, k, None if wanted is None else wanted.tobytes())
+    known = known if conditions.objective == "latency" else None
     if known is not None and given in known:
         return known[given], layers
 
@@ -181,7 +182,7 @@ def search_all(
         table, layers, part, 1 / conditions.mem_clk_hz, k, objective=OBJECTIVES.index(conditions.objective), channels=conditions.channels,
         wanted=wanted, energies=energies,
     )  # fmt: skip
-    if known is not None and conditions.objective == "latency":
+    if known is not None:
         known[given] = searched
     return searched, layers
 
