@@ -273,7 +273,7 @@ def chip_laws(laws: DesignLaws, conditions: Conditions, clocks: DesignLaws | Non
     timed = laws if clocks is None else clocks
     _periods(timed.delays.reference, timed.delays.factor, timed.start, timed.end, period)
     return Chip(
-        period_s=(period + one(laws.skew, shape[1])) / (1 - conditions.margin), cycle_j=one(laws.core_cycle_j, shape[1]),
+        period_s=(period + one(timed.skew, shape[1])) / (1 - conditions.margin), cycle_j=one(laws.core_cycle_j, shape[1]),
         leakage_w=one(laws.core_leakage_w, shape[1]),
         crossing_j=one(laws.crossing_cycle_j, 1)[:, 0], event_j=events(laws.core_event_j, shape[1]), memory_cycle_j=one(laws.memory_cycle_j, 1)[:, 0],
         memory_leakage_w=one(laws.memory_leakage_w, 1)[:, 0], memory_event_j=events(laws.memory_event_j, 1)[:, :, 0],

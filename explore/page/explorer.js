@@ -34,7 +34,12 @@ const explorer = (() => {
   }
 
   const category = (c, name, i) => c.categories[name] ? c.categories[name].values[c.categories[name].codes[i]] : c.same[name];
-  const sweep = (c, architecture) => Array.from({length: c.first[architecture + 1] - c.first[architecture]}, (_, k) => c.first[architecture] + k);
+  // All points of a point's architecture at its back bias.
+  const sweep = (c, point) => {
+    const architecture = c.owner[point], bias = category(c, "back_bias_v", point);
+    return Array.from({length: c.first[architecture + 1] - c.first[architecture]}, (_, k) => c.first[architecture] + k)
+      .filter(i => category(c, "back_bias_v", i) === bias);
+  };
 
   // Rows of a table in the page as objects; of an architecture if one is named.
   function tableRows(key, architecture) {
@@ -179,7 +184,7 @@ const explorer = (() => {
   function pinTraces(c) {
     return state.pins.flatMap((pin, k) => {
       if (!pin || pin.case.network !== c.network || pin.case.batch !== c.batch) return [];
-      const all = sweep(pin.case, pin.case.owner[pin.point]), colour = PIN_COLOURS[k], name = "AB"[k], n = pin.case.n;
+      const all = sweep(pin.case, pin.point), colour = PIN_COLOURS[k], name = "AB"[k], n = pin.case.n;
       const values = key => all.map(i => n[key][i]), slowed = frequencyOnly(pin.case, pin.case.owner[pin.point]);
       return [
         ...(slowed.length ? [{type: "scatter", mode: "lines", name: `${name}: frequency only`, x: slowed.map(row => row.throughput_ips), y: slowed.map(row => row.efficiency_gops_w),
@@ -221,7 +226,7 @@ const explorer = (() => {
   function highlight(c, point) {
     const layout = {shapes: [], annotations: []};
     if (point !== null) {
-      const log = at("explorer-log").checked, all = sweep(c, c.owner[point]), {throughput_ips: t, efficiency_gops_w: e} = c.n;
+      const log = at("explorer-log").checked, all = sweep(c, point), {throughput_ips: t, efficiency_gops_w: e} = c.n;
       const path = points => points.map(([x, y], k) => `${k ? "L" : "M"}${x},${y}`).join(""), slowed = frequencyOnly(c, c.owner[point]);
       layout.shapes = [{type: "path", path: path(all.map(i => [t[i], e[i]])), line: {color: "#e69f00", width: 3}}];
       if (slowed.length) layout.shapes.push({type: "path", path: path(slowed.map(row => [row.throughput_ips, row.efficiency_gops_w])), line: {color: "#e69f00", width: 2, dash: "dash"}});
@@ -349,7 +354,7 @@ const explorer = (() => {
     {responsive: true, displaylogo: false});
 
   function drawEnergy(c, point) {
-    const {axis} = theme(), all = sweep(c, c.owner[point]), x = all.map(i => c.n.vdd_v[i]);
+    const {axis} = theme(), all = sweep(c, point), x = all.map(i => c.n.vdd_v[i]);
     const traces = data.parts.map((part, k) => ({type: "scatter", mode: "lines", stackgroup: "all", name: part, x, y: all.map(i => c.n[`${part} (J)`][i] / c.batch * 1e3), line: {color: data.palette[k]}}));
     draw("chosen-energy", traces, {title: {text: "Energy of an inference against core supply"}, xaxis: {...axis, title: {text: "core supply (V)"}}, yaxis: {...axis, title: {text: "energy (mJ / inference)"}},
       shapes: [{type: "line", x0: c.n.vdd_v[point], x1: c.n.vdd_v[point], yref: "paper", y0: 0, y1: 1, line: {dash: "dot", color: theme().text}}]});
@@ -358,7 +363,7 @@ const explorer = (() => {
   }
 
   function drawRoofline(c, point) {
-    const {axis} = theme(), a = c.owner[point], all = sweep(c, a), multipliers = c.parameters.rows[a] * c.parameters.cols[a] * c.parameters.lanes[a];
+    const {axis} = theme(), a = c.owner[point], all = sweep(c, point), multipliers = c.parameters.rows[a] * c.parameters.cols[a] * c.parameters.lanes[a];
     const intensity = i => c.n.throughput_gops[i] * c.n.latency_s[i] * 1e9 / c.n.dram_bytes[i];
     const beats = c.parameters.axi_data_bits[a] / 8 * c.mem_clk_hz, rate = Math.min(beats, c.dram_bytes_per_s ?? Infinity) / 1e9;
     const span = [Math.min(...all.map(intensity)) / 8, Math.max(...all.map(intensity)) * 8];
@@ -420,7 +425,7 @@ const explorer = (() => {
 
   function showChosen(c, point) {
     state.chosen = {case: c, point};
-    const architecture = c.owner[point], name = c.names[architecture], yaml = designYaml(c, architecture), all = sweep(c, architecture);
+    const architecture = c.owner[point], name = c.names[architecture], yaml = designYaml(c, architecture), all = sweep(c, point);
     at("chosen-name").textContent = name;
     fill("chosen-diagram", blockDiagram(c, point));
     const select = element("select", {id: "chosen-voltage", onchange: event => showChosen(c, Number(event.target.value))},

@@ -51,7 +51,8 @@ def slow() -> FittedModel:
         for name, block in biased().blocks.items()
     }
     paths = {name: path.model_copy(update={"law": slower(path.law)}) for name, path in biased().paths.items()}
-    return biased().model_copy(update={"process": "ss", "blocks": blocks, "paths": paths})
+    skew = biased().skew and slower(biased().skew)
+    return biased().model_copy(update={"process": "ss", "blocks": blocks, "paths": paths, "skew": skew})
 
 
 def space(**changes) -> DesignSpace:
