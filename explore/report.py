@@ -32,7 +32,9 @@ from hw.errors import ConfigError
 
 _SAME = (*CASE, "points_version")
 """Columns that a table of one case need not show."""
-TEXTS = ("network", "precision", "technology", "dram", "architecture", "process", "bound", "on_front", "sweep", "choice", "layer", "order")
+TEXTS = (
+    "network", "precision", "technology", "dram", "architecture", "process", "clock_process", "bound", "on_front", "sweep", "choice", "layer", "order",
+)  # fmt: skip
 """Columns that hold text; all others hold numbers."""
 
 
