@@ -57,7 +57,7 @@ def model(block="pe"):
     source = Source(path="corners.csv", sha256="ab" * 32, rows=48, commit="feedbeef", command="voltfront characterize", tools={"yosys": "0.70"}, inputs={})
     return FittedModel(
         technology="fdsoi28p", process="tt", temperature_c=25.0, back_bias_v=0.0, layout="fanout", reference_vdd_v=1.0, voltage_range_v=(0.5, 1.0),
-        temperature_range_c=(25.0, 25.0), back_bias_range_v=(0.0, 0.0), paths={}, path_ranges={"lanes": (4, 32)}, intervals={},
+        temperature_range_c=(25.0, 25.0), back_bias_range_v=(0.0, 0.0), paths={}, skew=None, path_ranges={"lanes": (4, 32)}, intervals={},
         sram_voltage_range_v=(0.6, 1.0), blocks={block: fitted}, delay_law=LawComparison(chosen="saturated_ekv", left_out_voltages={"saturated_ekv": errors}),
         cycles=CycleModel(parameters=(), log_sd=0.01, left_out=errors.model_copy(update={"mean": 0.0456}), rows=30, layers=10),
         validation=(Comparison(quantity="fmax", split="held-out designs", model=errors.model_copy(update={"mean": 0.0567}), ideal=None, rank_correlation=None,
