@@ -72,7 +72,7 @@ class Check:
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """How many kills at most, for how many minutes (a last run then goes on to its end), and where chance starts."""
+    """How many kills at most, for how many minutes (counted from the first one; a last run then goes on to its end), and where chance starts."""
 
     kills: int
     minutes: float
@@ -155,7 +155,7 @@ def killed(arguments: tuple[str, ...], outputs: tuple[str, ...], home: Path, lim
     """
     import hw  # noqa: F401 - says where compiled functions are kept; all runs share them
 
-    draw, began = random.Random(limits.seed), time.monotonic()
+    draw = random.Random(limits.seed)
     for _ in range(runs):
         shutil.rmtree(home / "alone", ignore_errors=True)
         prepare(home / "alone")
@@ -166,6 +166,7 @@ def killed(arguments: tuple[str, ...], outputs: tuple[str, ...], home: Path, lim
             return [Check(tried=f"voltfront {' '.join(arguments)}", found=f"exit {process.returncode}: {errors[-300:]}", ok=False)]
     done, ends, kept_files, damaged, again, place = 0, 0, 0, [], [], home / "killed"
     prepare(place)
+    began = time.monotonic()
     while True:
         kept = {path: path.stat().st_mtime_ns for path in place.rglob(finished) if not any(part.startswith(".") for part in path.parts)} if finished else {}
         kept_files += len(kept)
@@ -368,7 +369,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("scenarios", nargs="*", help=f"Some of {', '.join(SCENARIOS)}.")
     parser.add_argument("--kills", type=int, default=50)
-    parser.add_argument("--minutes", type=float, default=1000.0, help="No kills after so many minutes of a scenario.")
+    parser.add_argument("--minutes", type=float, default=1000.0, help="No kills after so many minutes.")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--page", action="store_true", help="Write docs/robustness.md from all results that are kept.")
     options = parser.parse_args()
