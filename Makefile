@@ -63,7 +63,7 @@ explore: setup ## evaluate the design space
 report: setup  ## build/report/index.html
 	$(VF) report
 
-study: setup   ## docs/study.md: what voltage scaling brings beside a memory that does not scale (ten minutes)
+study: setup   ## docs/study.md: what voltage scaling brings beside a memory that does not scale (minutes)
 	$(PY) -m explore.study
 
 verify-front: setup  ## docs/front-verification.md: ten points of a front built, simulated and characterized (hours; resumes)

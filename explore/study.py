@@ -19,6 +19,7 @@ from flow.characterize import source_commit
 from flow.files import write_text_whole
 from hw.dram import dram_parts
 from hw.dram_part import PARTS_DIR
+from hw.errors import ModelError
 
 PAGE = Path(__file__).parent.parent / "docs" / "study.md"
 BUILD = Path("build/study")
@@ -129,6 +130,8 @@ def summary(job: Job, known: dict) -> pd.DataFrame:
     fronts, places, at = merge_fronts(job, blocks)
     vdd_v, rows = job.space.vdd_v.values(), []
     for number, case in enumerate(job.cases):
+        if not len(fronts[number]):
+            raise ModelError(f"design space {job.space.name} must have an architecture that the model covers and {case.network.name} fits; change the space")
         gains = np.concatenate([block["gains"][number] for block in blocks]).astype(float)
         effectiveness = gains[np.isfinite(gains)] / hypervolume(*fronts[number][:, :2].T)
         ends = np.array([fronts[number][:, 1].argmax(), len(fronts[number]) - 1])
