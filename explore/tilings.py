@@ -233,7 +233,7 @@ def _different(table: NDArray) -> tuple[NDArray, NDArray]:
     code = np.zeros(len(table), dtype=np.int64)
     for column in table.T:
         _, digit = np.unique(column, return_inverse=True)
-        code = code * (digit.max() + 1) + digit
+        code = code * (digit.max(initial=0) + 1) + digit
     _, first, which = np.unique(code, return_index=True, return_inverse=True)
     return first, which
 
@@ -273,7 +273,7 @@ def search(
     _merits(numbers, moved, memory_s, byte_s, np.array(ROUGH_HZ), merits)
     best = np.full((len(groups), len(layers), len(ROUGH_HZ) * kept_each + 1), -1, dtype=np.int32)
     marked = np.zeros((len(tilings), len(structures)), dtype=np.bool_)
-    _keep(groups, rough, members, first, count, merits.reshape(len(tilings), len(coarse), -1), kept_each, best, marked)
+    _keep(groups, rough, members, first, count, merits.reshape(len(tilings), len(coarse), merits.shape[1]), kept_each, best, marked)
 
     of, of_structure = np.nonzero(marked)
     row_of = np.full(marked.shape, -1, dtype=np.int32)
