@@ -58,7 +58,8 @@ def exploration() -> None:
         print("exploration: not measured, because build/models/fdsoi28p.json is absent; run `voltfront fit`", flush=True)
         return
     job = Job(model=path, space=space, cases=cases_of(["alexnet"], [1]), dram=DRAM, mem_clk_hz=8e8, margin=0.1, objective="latency")
-    model, conditions, (tasks, repeats), vdd_v = read_model(path), job.conditions(), job.tasks(), space.vdd_v.values()
+    model, conditions, (tasks, repeats), voltages = read_model(path), job.conditions(), job.tasks(), space.vdd_v.values()
+    vdd_v, bias_v = job.points(model)
     reference = [np.zeros((0, 2))]
     evaluate_block(job, BLOCKS[1], reference)  # compiles
     spent, count = {"search": 0.0, "points": 0.0, "block": 0.0}, 0
@@ -68,11 +69,11 @@ def exploration() -> None:
         if not len(architectures):
             continue
         times = [time.process_time()]
-        chip = chip_laws(laws_at(model, architectures, conditions, vdd_v), conditions)
+        chip = chip_laws(laws_at(model, architectures, conditions, vdd_v, bias_v), conditions)
         times.append(time.process_time())
-        searched, _ = search_all(model, architectures, tasks, conditions, vdd_v, wanted=wanted_clocks(chip.period_s))
+        searched, _ = search_all(model, architectures, tasks, conditions, voltages, wanted=wanted_clocks(chip.period_s))
         times.append(time.process_time())
-        sweep(searched, layer_rows(searched.rows, conditions, coefficients(model).dram), chip, conditions, repeats)
+        sweep(searched, layer_rows(searched.rows, conditions, coefficients(model).dram), chip, conditions, repeats, len(voltages))
         times.append(time.process_time())
         evaluate_block(job, block, reference)
         laws, search, points, whole = np.diff([*times, time.process_time()])

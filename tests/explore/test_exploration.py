@@ -310,6 +310,17 @@ def test_at_the_slow_corner_clocks_are_those_of_slow_chips_and_energy_that_of_ty
     job = Job(model=None, space=SPACE, cases=few["cases"], dram="lpddr3_1600_x32", mem_clk_hz=8e8, margin=0.1, objective="latency")
     tasks, repeats = job.tasks()
     names = dict(zip(SPACE.architectures().names(), SPACE.architectures().index, strict=True))
+    every, used = SPACE.architectures(), np.flatnonzero(repeats[0])
+    hz = predict_designs(biased(), every, VDD_V, back_bias_v=BIAS_V).fmax_hz * 0.9 / 1.25
+    results = evaluate(biased(), every, [tasks[i] for i in used], conditions(), VDD_V, hz, np.arange(12), BIAS_V)
+    values = total(results, range(len(used)), repeats[0][used]).values
+    energy = values[..., 2] + values[..., 4] + values[..., 6:11].sum(axis=-1)
+    fits = ~np.isnan(energy[:, 0])
+    x, y = (1 / values[fits, :, 0]).ravel(), (few["cases"][0].operations / 1e9 / energy[fits]).ravel()
+    kept = ~beaten(x, y)
+    expected = sorted(set(zip(x[kept], y[kept], strict=True)))
+    np.testing.assert_allclose(sorted(zip(found.pareto["throughput_ips"], found.pareto["efficiency_gops_w"], strict=True)), expected)
+    assert found.run["results"][0]["front_hypervolume"] == pytest.approx(hypervolume(x[kept], y[kept]))
     dvfs = pd.read_csv(tmp_path / "slow" / "dvfs.csv")
     for name, rows in dvfs[dvfs["sweep"] == "dvfs"].groupby("architecture"):
         one = SPACE.at(np.array([names[name]]))
