@@ -29,9 +29,11 @@ from hw.dram_part import load_dram_part
 from hw.emit import emit
 from hw.errors import ToolError
 from hw.isa import INSTRUCTION_BYTES, Engine, Opcode, Target, encode
+from hw.program import Program
 from hw.registers import Cause
 from hw.sim.network import Workload, check_outputs
 from hw.sim.run import IdealMemory, MemoryRegion, ProgramStart, build, simulate_programs
+from hw.tensors import Region
 from hw.tools import BUILD_DIR, content_key
 from hw.verify.cases import BINS, Case, case, configuration
 
@@ -223,9 +225,16 @@ def _provoke(rng: random.Random, workload: Workload, image: np.ndarray) -> tuple
     if fault.name == "output outside the window":
         return fault, replace(start, write_window=(0, 31)), None, []
     wanted = ".output" if fault.name == "output unwritable" else rng.choice((".weights", ".parameters", ".input"))
-    names = [name for name in program.regions if name.endswith(wanted)] or [name for name in program.regions if name.endswith(".input")]
+    regions = {name: region for name, region in program.regions.items() if wanted == ".output" or _is_loaded(program, region)}
+    names = [name for name in regions if name.endswith(wanted)] or [name for name in regions if name.endswith((".input", ".parameters"))]
     region = program.regions[names[0]]
     return fault, start, None, [MemoryRegion(address=region.address, size_bytes=region.size_bytes)]
+
+
+def _is_loaded(program: Program, region: Region) -> bool:
+    """Whether a LOAD reads from the region: an input of which all outputs see the padding only is never read."""
+    instructions = (program.instruction(i) for i in range(program.instructions))
+    return any(opcode == Opcode.LOAD and 0 <= fields["dram_address"] - region.address < region.size_bytes for opcode, fields in instructions)
 
 
 # --- executed lines ---------------------------------------------------------------------------
