@@ -12,7 +12,7 @@ import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass, field
-from functools import cache, lru_cache
+from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from explore.sweep import Sweeps, sweep
 from fit.compose import DesignLaws, within_range
 from fit.model import FittedModel, beyond, check_range, read_model
 from flow.cache import file_hash
-from flow.files import write_whole
+from flow.files import read_once, write_whole
 from hw.dram import DramPolicy, load_dram_part
 from hw.errors import ConfigError, ModelError
 from hw.layers import Network
@@ -135,14 +135,9 @@ class Job:
         return unique, repeats
 
 
+@read_once(4)
 def read_again(path: Path) -> FittedModel:
     """`read_model`, once a process for as long as the file stays the same."""
-    stat = path.stat() if path.exists() else None
-    return _read(path, stat and (stat.st_mtime_ns, stat.st_size, stat.st_ino))
-
-
-@lru_cache(maxsize=4)
-def _read(path: Path, _: tuple | None) -> FittedModel:
     return read_model(path)
 
 

@@ -14,6 +14,7 @@ from explore.chunks import Job, back_biases, check, evaluate_block, merge_fronts
 from explore.exploration import DRAM, cases_of, points_at
 from explore.pareto import hypervolume
 from explore.space import DesignSpace, load_space
+from fit.fitting import beside
 from fit.model import FittedLaw, FittedModel, read_model, write_model
 from flow.characterize import source_commit
 from flow.files import write_text_whole
@@ -24,7 +25,7 @@ from hw.errors import ModelError
 PAGE = Path(__file__).parent.parent / "docs" / "study.md"
 BUILD = Path("build/study")
 MODEL = Path("build/models/fdsoi28p.json")
-SLOW = MODEL.with_name("fdsoi28p_ss.json")
+SLOW = beside(MODEL, "ss")
 SPACE = "study"
 NETWORKS, BATCHES = ("alexnet", "resnet18", "mobilenet_v1"), (1, 16)
 HELD_V = 0.8

@@ -28,6 +28,7 @@ from numba import njit
 from fit.transfers import DramTimes, DramUse, dram_times, dram_use, instruction_counts
 from hw.config import PARAMETER_BYTES
 from hw.lowering import LoweredLayer
+from hw.sequencer import program_window
 from hw.tiling import WEIGHTS_OUTER, Architecture, Tiling, Traffic, plan
 
 __all__ = ["BOUNDS", "COEFFICIENTS", "Coefficients", "DramTimes", "DramUse", "LayerCycles", "dram_times", "dram_use", "layer_cycles"]
@@ -99,16 +100,7 @@ BOUNDS = ("compute", "load", "store", "dram", "instructions", "store latency", "
 LOAD, DRAM, MOSTLY = BOUNDS.index("load"), BOUNDS.index("dram"), 0.75
 STORES_OPEN = 4
 """STOREs whose answers may be outstanding."""
-PROGRAM_WINDOW, PROGRAM_WINDOW_A_ROW = 32, 8
-"""Instructions that the sequencer holds: the first, or for every row (rounded up to a power of two) the second if that is more."""
-
-
-@njit(cache=True)
-def _program_window(rows):
-    window = PROGRAM_WINDOW_A_ROW
-    while window < PROGRAM_WINDOW_A_ROW * rows:
-        window *= 2
-    return max(PROGRAM_WINDOW, window)
+_program_window = njit(program_window)
 
 
 class _Transfers(NamedTuple):

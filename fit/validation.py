@@ -22,9 +22,9 @@ QUANTITIES = {"fmax": "fmax", "leakage": "leakage", "area": "area", "energy per 
 
 def held_out_errors(tables: Tables, held_out: Sequence[str], model: FittedModel) -> pd.DataFrame:
     """`design_errors` of the designs `held_out`, which took no part in the fit of `model`."""
-    rows = tables.corners
-    measured = [name for name in held_out if ((rows["design"] == name) & (rows["block"] == WHOLE)).any()]
-    return pd.concat([pd.DataFrame(), *(design_errors(rows, name, model, held_out) for name in measured)], ignore_index=True)
+    whole = set(_whole_designs(tables))
+    found = (design_errors(tables.corners, name, model, held_out) for name in held_out if name in whole)
+    return pd.concat([pd.DataFrame(), *found], ignore_index=True)
 
 
 def designs_in_turn(tables: Tables, model: FittedModel) -> pd.DataFrame:
@@ -35,8 +35,7 @@ def designs_in_turn(tables: Tables, model: FittedModel) -> pd.DataFrame:
     """
     from fit.fitting import fit_corners
 
-    rows = tables.corners
-    designs = sorted(rows.loc[rows["block"] == WHOLE, "design"].unique())
+    rows, designs = tables.corners, _whole_designs(tables)
     found = [pd.DataFrame()]
     for name in designs if len(designs) > 1 else ():
         without = fit_corners(tables.left_out(name), near=model)
@@ -46,9 +45,13 @@ def designs_in_turn(tables: Tables, model: FittedModel) -> pd.DataFrame:
 
 def fitted_errors(tables: Tables, model: FittedModel) -> pd.DataFrame:
     """`design_errors` of the whole designs that `model` was fitted on."""
-    rows = tables.corners
-    designs = sorted(rows.loc[rows["block"] == WHOLE, "design"].unique())
-    return pd.concat([pd.DataFrame(), *(design_errors(rows, name, model, [name]) for name in designs)], ignore_index=True)
+    found = (design_errors(tables.corners, name, model, [name]) for name in _whole_designs(tables))
+    return pd.concat([pd.DataFrame(), *found], ignore_index=True)
+
+
+def _whole_designs(tables: Tables) -> list[str]:
+    """The designs that were measured whole, by name."""
+    return sorted(tables.corners.loc[tables.corners["block"] == WHOLE, "design"].unique())
 
 
 def intervals(fitted: pd.DataFrame, in_turn: pd.DataFrame) -> dict[str, Interval]:

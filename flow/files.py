@@ -1,9 +1,13 @@
-"""Files that are there whole or not at all."""
+"""Files that are written whole or not at all, and read once for as long as they stay the same."""
 
 import os
 import tempfile
 from collections.abc import Callable
+from functools import lru_cache, wraps
 from pathlib import Path
+from typing import TypeVar
+
+Value = TypeVar("Value")
 
 
 def write_whole(path: Path, write: Callable[[Path], object]) -> None:
@@ -27,3 +31,32 @@ def write_whole(path: Path, write: Callable[[Path], object]) -> None:
 def write_text_whole(path: Path, text: str) -> None:
     """`write_whole` of UTF-8 text."""
     write_whole(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def read_once(size: int) -> Callable[[Callable[[Path], Value]], Callable[[Path | str], Value]]:
+    """A decorator for what reads one file: of the last `size` files the process keeps what was read, while the file stays the same.
+
+    All callers get the same value: it must not be changed. What the reader raises is not kept.
+    """
+
+    def decorate(read: Callable[[Path], Value]) -> Callable[[Path | str], Value]:
+        @lru_cache(maxsize=size)
+        def kept(path: Path, _state: tuple[int, ...] | None) -> Value:
+            return read(path)
+
+        @wraps(read)
+        def again(path: Path | str) -> Value:
+            return kept(Path(path), _state(Path(path)))
+
+        return again
+
+    return decorate
+
+
+def _state(path: Path) -> tuple[int, ...] | None:
+    """What changes when a file does; None if there is none, about which its reader knows what to say."""
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size, status.st_ino

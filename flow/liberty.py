@@ -9,11 +9,11 @@ Source of the format's meaning: Liberty User Guide, volumes 1 and 2 (open-source
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
+from flow.files import read_once
 from flow.liberty_text import Attribute, Group, parse_text, read_text
 from hw.errors import ConfigError, ModelError
 
@@ -210,7 +210,7 @@ class _Reader:
     """Holds what every number of one file needs: its units, its table templates, its name for messages."""
 
     def __init__(self, library: Group, source: str):
-        self.library, self.source = library, source
+        self.root, self.source = library, source
         time, voltage = self.unit("time_unit", "1ns", "s"), self.unit("voltage_unit", "1V", "v")
         capacitance = self.capacitance_unit()
         # Liberty gives internal energy in (voltage unit)^2 x (capacitance unit).
@@ -231,18 +231,18 @@ class _Reader:
             raise self.fail(group, f"{name} must be a number, not {value!r}") from None
 
     def unit(self, name: str, default: str, symbol: str) -> float:
-        value = self.library.get(name, default)
+        value = self.root.get(name, default)
         found = re.fullmatch(r"([\d.eE+-]+)\s*([a-z]?)" + symbol, value.strip(), re.IGNORECASE)
         if not found or found[2].lower() not in _PREFIX:
-            raise self.fail(self.library, f"{name} must be a number and a unit such as {default}, not {value!r}")
+            raise self.fail(self.root, f"{name} must be a number and a unit such as {default}, not {value!r}")
         return float(found[1]) * _PREFIX[found[2].lower()]
 
     def capacitance_unit(self) -> float:
-        value = self.library.complex("capacitive_load_unit") or ("1", "pf")
+        value = self.root.complex("capacitive_load_unit") or ("1", "pf")
         try:
             return float(value[0]) * _PREFIX[value[1].lower().removesuffix("f")]
         except (ValueError, IndexError, KeyError):
-            raise self.fail(self.library, f"capacitive_load_unit must be a number and ff or pf, not {value!r}") from None
+            raise self.fail(self.root, f"capacitive_load_unit must be a number and ff or pf, not {value!r}") from None
 
     def table(self, group: Group, quantity: str) -> Table:
         """A table with its template resolved: indices of the table itself win over those of the template."""
@@ -297,7 +297,7 @@ class _Reader:
         direction = group.get("direction")
         if direction is None:
             raise self.fail(group, f"pin {name} must have a direction")
-        default_f = self.number(self.library, f"default_{direction}_pin_cap", 0.0)
+        default_f = self.number(self.root, f"default_{direction}_pin_cap", 0.0)
         capacitance = self.number(group, "capacitance", default_f)
         limit_f, limit_s = self.number(group, "max_capacitance", None), self.number(group, "max_transition", None)
         farad, second = self.scale["capacitance"], self.scale["time"]
@@ -359,10 +359,10 @@ class _Reader:
             return sum(anywhere)
         if leakage:
             return sum(entry.power_w for entry in leakage) / len({entry.when for entry in leakage})
-        return self.number(self.library, "default_cell_leakage_power", 0.0) * self.scale["leakage"]
+        return self.number(self.root, "default_cell_leakage_power", 0.0) * self.scale["leakage"]
 
     def read(self) -> Library:
-        library = self.library
+        library = self.root
         conditions = {g.args[0]: g for g in library.groups("operating_conditions") if g.args}
         name = library.get("default_operating_conditions") or next(iter(conditions), None)
         chosen = conditions.get(name) or library
@@ -395,21 +395,13 @@ class _Reader:
         )
 
 
-def read_library(path: Path | str) -> Library:
+@read_once(_LIBRARIES_KEPT)
+def read_library(path: Path) -> Library:
     """The Liberty file at `path` (plain or .gz) in SI units; raises `ConfigError` naming file and line.
 
-    What was read is kept while the file is the same, since a design is measured in many steps that all need the same libraries: do not change it.
+    A design is measured in many steps that all need the same libraries.
     """
-    try:
-        status = Path(path).stat()
-    except OSError:
-        return _read(str(path), 0, 0)  # which says what is wrong with it
-    return _read(str(path), status.st_mtime_ns, status.st_size)
-
-
-@lru_cache(maxsize=_LIBRARIES_KEPT)
-def _read(path: str, changed_ns: int, size_bytes: int) -> Library:
-    return _Reader(parse_text(read_text(path), path), path).read()
+    return _Reader(parse_text(read_text(path), str(path)), str(path)).read()
 
 
 def fo4_s(library: Library, inverter: str) -> float:

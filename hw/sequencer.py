@@ -25,7 +25,10 @@ IN_FLIGHT = 4
 
 def program_window(rows: int) -> int:
     """Instructions in the program buffer: how far the engines can be apart in the program. A tile has some for each row, and three tiles are under way."""
-    return max(32, 8 << (rows - 1).bit_length())
+    window = 8
+    while window < 8 * rows:  # a loop, so that the cycle model can compile it
+        window *= 2
+    return max(32, window)
 
 
 TOKEN_PAIRS = (
