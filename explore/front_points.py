@@ -11,7 +11,7 @@ from explore.exploration import default_cases
 from explore.frames import ORDERS
 from explore.front_design import architecture_of
 from explore.points import LAYER_COLUMNS, POINT_COLUMNS, POINTS_VERSION, read_run, read_table
-from fit.validation import CORNER
+from fit.estimation import CORNER
 from flow.cache import file_hash
 from flow.corner import Corner
 from hw.config import AcceleratorConfig

@@ -16,9 +16,9 @@ import pandas as pd
 from explore.evaluate import coefficients
 from explore.front_points import PlannedLayer, Point
 from fit.cycles import DramTimes, dram_times, layer_cycles
-from fit.estimation import select
+from fit.estimation import CORNER, select
 from fit.model import NORMAL_90, Comparison, ErrorSummary, FittedModel, read_model
-from fit.validation import CORNER, compare, design_errors
+from fit.validation import compare, design_errors
 from flow.cache import DEFAULT_CACHE
 from flow.characterize import measure_shard, table_corners
 from flow.layer_simulation import simulate_layer

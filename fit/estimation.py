@@ -18,6 +18,8 @@ from hw.errors import ConfigError, ModelError
 
 WHOLE = "accelerator"
 """Rows of whole designs: they validate and take no part in any fit."""
+CORNER = ["vdd_v", "sram_vdd_v", "temperature_c", "back_bias_v"]
+"""What tells the operating points of one process and layout apart."""
 UNITS = {"area_um2": "um2", "leakage_w": "W", "delay_s": "s", "skew_s": "s", **{name: "s" for name in DELAYS}}
 _GEOMETRY = {
     "sram": re.compile(r".*_(?P<words>\d+)x(?P<bits>\d+)"),
@@ -180,20 +182,17 @@ def compare_delay_laws(paths: dict[tuple[str, str, str], Samples], most: dict[tu
     return LawComparison(chosen=chosen, left_out_voltages=summaries)
 
 
-_CORNER = ["vdd_v", "sram_vdd_v", "temperature_c", "back_bias_v"]
-
-
 def grouped(paths: pd.DataFrame) -> pd.DataFrame:
     """The slowest path of each `path_group` in each design and corner of `paths.csv`."""
     groups = {pair: path_group(*pair) for pair in paths[["start", "end"]].drop_duplicates().itertuples(index=False, name=None)}
     named = [groups[pair] for pair in zip(paths["start"], paths["end"], strict=True)]
     paths = paths.assign(start=[start for start, _ in named], end=[end for _, end in named])
-    return paths.loc[paths.groupby(["design", "domain", "start", "end", *_CORNER])["delay_s"].idxmax()]
+    return paths.loc[paths.groupby(["design", "domain", "start", "end", *CORNER])["delay_s"].idxmax()]
 
 
 def skew_samples(rows: pd.DataFrame, paths: pd.DataFrame) -> Samples | None:
     """What the skew of the core's clock takes of the period of each whole design, its period less its slowest path; None where clocks are ideal."""
-    keys = ["design", *_CORNER]
+    keys = ["design", *CORNER]
     slowest = paths[paths["domain"] == "core"].groupby(keys)["delay_s"].max().rename("slowest_s").reset_index()
     rows = rows[rows["block"] == WHOLE].drop_duplicates(keys).merge(slowest, on=keys)
     skew_s = (rows["min_period_s"] - rows["slowest_s"]).to_numpy(dtype=float)
@@ -231,7 +230,7 @@ def path_samples(paths: pd.DataFrame, blocks: dict[str, FittedBlock], reference:
 
 def slowness(paths: pd.DataFrame) -> dict[tuple[str, str, str], float]:
     """Largest part of a design's period that each path (start, end, domain) takes in any row."""
-    slowest = paths.groupby(["design", "domain", *_CORNER])["delay_s"].transform("max")
+    slowest = paths.groupby(["design", "domain", *CORNER])["delay_s"].transform("max")
     return (paths["delay_s"] / slowest).groupby([paths["start"], paths["end"], paths["domain"]]).max().to_dict()
 
 

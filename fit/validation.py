@@ -10,7 +10,7 @@ from scipy.stats import t as student_t
 
 from fit.blocks import DERIVED, term_values
 from fit.compose import predict, within_range
-from fit.estimation import WHOLE, corners_of
+from fit.estimation import CORNER, WHOLE, corners_of
 from fit.model import NORMAL_90, Comparison, ErrorSummary, FittedModel, Interval, reference_corner
 from fit.tables import Tables
 from fit.workloads import STATISTICS
@@ -112,7 +112,6 @@ def design_errors(rows: pd.DataFrame, design: str, model: FittedModel, unseen: S
     return pd.concat(parts, ignore_index=True)
 
 
-CORNER = ["vdd_v", "sram_vdd_v", "temperature_c", "back_bias_v"]
 _SIZE = ("rows", "cols", "lanes")
 
 

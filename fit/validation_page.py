@@ -8,12 +8,12 @@ import click
 import numpy as np
 import pandas as pd
 
-from fit.estimation import WHOLE
+from fit.estimation import CORNER, WHOLE
 from fit.explain import percent_text, quantity_text
 from fit.fitting import beside, fit_corners
 from fit.model import Comparison, FittedModel, read_model
 from fit.tables import Tables
-from fit.validation import CORNER, QUANTITIES, compare, design_errors, designs_in_turn, held_out_errors
+from fit.validation import QUANTITIES, compare, design_errors, designs_in_turn, held_out_errors
 from flow.files import write_text_whole, write_whole
 from flow.plan import load_plan
 
