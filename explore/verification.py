@@ -2,7 +2,8 @@
 
 Cycles: each layer of the network runs on the RTL with the point's tiling, clocks and DRAM, whole where that takes few enough cycles, else a
 part of it made of whole tiles. Frequency, energy, leakage and area: the design goes through the same flow as those of the calibration set,
-at the technology's corners and at the point's own. What is finished is kept (shards, cached simulations), so that a killed run goes on.
+at the technology's corners of the point's process, temperature and back bias (its voltage sweep) and at the point's own. What is finished is
+kept (shards, cached simulations), so that a killed run goes on.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -141,9 +142,13 @@ def check_cycles(model: FittedModel, point: Point, most_cycles: float, cache: Pa
 def characterized(
     point: Point, plan: Plan, technology: Technology, shards: Path, *, measured: bool = True, cache: Path = DEFAULT_CACHE, command: str = ""
 ) -> Shard | None:  # fmt: skip
-    """The point's design at the technology's corners and its own, measured on the windows of `plan`; kept in a folder of `shards` named after the
-    point's corner. Unless `measured`, None if it is not there or stale."""
-    folder, corners = shards / technology.name / str(point.corner), table_corners(technology)
+    """The point's design over its voltage sweep (the technology's corners of its process, temperature and back bias) and at its own corner, measured
+    on the windows of `plan`; kept in a folder of `shards` named after the point's corner. Unless `measured`, None if it is not there or stale."""
+    folder, own = shards / technology.name / str(point.corner), point.corner
+    corners = tuple(
+        corner for corner in table_corners(technology)
+        if (corner.process, corner.temperature_c, corner.back_bias_v) == (own.process, own.temperature_c, own.back_bias_v)
+    )  # fmt: skip
     path = folder / f"{point.config.name}{SUFFIX}"
     try:
         kept = read_shard(path)
@@ -152,7 +157,7 @@ def characterized(
     if not measured:
         inputs = shard_inputs(point.config, plan, technology, emit_rtl(point.config, cache=cache).content_hash) if kept else {}
         return kept if kept and not stale_inputs(kept, inputs) else None
-    corners += (point.corner,) * (point.corner not in corners)
+    corners += (own,) * (own not in corners)
     found = measure_shard(point.config, plan, technology, corners, cache, [kept.inputs] if kept else [], command)
     if isinstance(found, int):
         return kept

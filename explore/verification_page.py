@@ -116,7 +116,8 @@ def _provenance(checked: Sequence[Checked], origin: Provenance) -> list[str]:
         f" model. A layer predicted to take more than {origin.most_cycles:,} core cycles is cut to its first images, output rows and output channels, in whole"
         " tiles, by halves until it takes fewer.",
         f"* Characterized: through the calibration's flow with the windows of plan `{origin.plan}` ({', '.join(origin.windows)}), at the technology's corners"
-        f" and the point's own, whose library is interpolated; measured at commit {', '.join(commits) or 'none'}.",
+        " of the point's process, temperature and back bias (its voltage sweep) and at the point's own, whose library is interpolated where the grid has none;"
+        f" measured at commit {', '.join(commits) or 'none'}.",
     ]
 
 

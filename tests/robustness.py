@@ -24,10 +24,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import psutil
-import yaml
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests" / "explore")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(ROOT / "tests" / "explore")]
 PAGE, KEPT = ROOT / "docs" / "robustness.md", Path("build/robustness.json")
 EXPLORED = tuple(f"build/explore/{name}" for name in ("points.parquet", "architectures.parquet", "pareto.csv", "dvfs.csv", "layers.csv"))
 SPACE = """version: 1
@@ -102,6 +101,7 @@ def refused(tried: str, outcome: tuple[int, str], *codes: int) -> Check:
 
 def prepare(home: Path) -> None:
     """A folder with a model, a space, a plan and a technology of two corners."""
+    from few_corners import write_few_corners
     from made_up import model
 
     from fit.model import write_model
@@ -110,12 +110,7 @@ def prepare(home: Path) -> None:
     write_model(model(), home / "model.json")
     (home / "space.yaml").write_text(SPACE)
     (home / "plan.yaml").write_text(PLAN)
-    shipped = ROOT / "flow" / "tech" / "fdsoi28p"
-    few = yaml.safe_load((shipped / "technology.yaml").read_text())
-    few |= {"sram": str(shipped / few["sram"]), "interpolate": False, "corners": [corner for corner in few["corners"] if corner["vdd_v"] in (0.6, 1.0)]}
-    for corner in few["corners"]:
-        corner["liberty"] = [str(shipped / name) for name in corner["liberty"]]
-    (home / "technology_few.yaml").write_text(yaml.safe_dump(few))
+    write_few_corners(home / "technology_few.yaml")
 
 
 def contents(folder: Path, names: tuple[str, ...]) -> dict[str, bytes]:
