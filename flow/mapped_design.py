@@ -48,6 +48,8 @@ KINDS = {
 }
 ACCUMULATORS = "pe_accumulator"
 """Group of the registers that a PE's last stage ends in; its paths are the accumulation, those between its others the multiplication."""
+TIMED_AT_ONCE = 2
+"""Corners of a module that are timed at once, so that a design that is measured alone keeps more than one processor busy."""
 GLUE = Block(name="glue", module=TOP, parameters={}, instances=("",), clocks={"core_clk": "core", "mem_clk": "mem"})
 """What lies between the blocks: multiplexers and wires of the top level, characterized with every block and memory as a black box."""
 
@@ -182,7 +184,7 @@ class MappedDesign:
         return time_design(
             netlists=netlists, module=module, technology=self.technology, corners=self.corners, clocks=clocks,
             macro_liberty=self.macro_liberty if any(set(self.macros) & set(self.synthesized[part].black_box_counts) for part in parts) else None,
-            spef=spef, groups=groups, jobs=1, cache=self.cache,
+            spef=spef, groups=groups, jobs=TIMED_AT_ONCE, cache=self.cache,
         )  # fmt: skip
 
     def names(self, module: str, mapped: Mapping[str, MappedModule]) -> dict[str, TimingModule]:
