@@ -57,6 +57,8 @@ EXPLORE = (
     "explore", "--model", "model.json", "--technology", "synthetic", "--space", "space.yaml", "--network", "mobilenet_v1", "--batch", "1", "--workers", "1",
 )  # fmt: skip
 CHARACTERIZE = ("characterize", "--plan", "plan.yaml", "--technology", "technology_few.yaml", "--workers", "1")
+KILLS_A_RUN = 10
+"""So many kills come on the way of one run: few enough that it goes forward, many enough that most of its stages are met."""
 TABLES = ("build/tables/fdsoi28p/corners.csv", "build/tables/fdsoi28p/paths.csv", "build/tables/cycles.csv")
 
 
@@ -145,8 +147,9 @@ def follow(process: subprocess.Popen, until_s: float) -> tuple[float, str]:
 def killed(arguments: tuple[str, ...], outputs: tuple[str, ...], home: Path, limits: Limits, finished: str = "", runs: int = 1) -> list[Check]:
     """Kill a command at random moments; started again each time, it must end with the same bytes as one that was let alone.
 
-    `finished` is a pattern of files that must stay as they are once they are there. Moments are spread evenly over the processor time of the last of
-    `runs` runs that are let alone: with two, functions are compiled by then, so that kills meet the work and not their compilation.
+    `finished` is a pattern of files that must stay as they are once they are there. Moments are those of a Poisson process in processor time, on average
+    `KILLS_A_RUN` in that of the last of `runs` runs that are let alone: with two, functions are compiled by then, so that kills meet the work and not
+    their compilation. After an end all begins anew.
     """
     import hw  # noqa: F401 - says where compiled functions are kept; all runs share them
 
@@ -167,7 +170,7 @@ def killed(arguments: tuple[str, ...], outputs: tuple[str, ...], home: Path, lim
         kept_files += len(kept)
         more = done < limits.kills and time.monotonic() - began < 60 * limits.minutes
         process = start(arguments, place)
-        spent_s, errors = follow(process, draw.uniform(0.0, takes_s) if more else math.inf)
+        spent_s, errors = follow(process, draw.expovariate(KILLS_A_RUN / takes_s) if more else math.inf)
         again += [path.name for path, when in kept.items() if not path.exists() or path.stat().st_mtime_ns != when]
         if process.returncode == -signal.SIGKILL:
             done += 1
@@ -183,7 +186,8 @@ def killed(arguments: tuple[str, ...], outputs: tuple[str, ...], home: Path, lim
         else:
             damaged.append(f"exit {process.returncode} after kill {done}: {errors[-300:]}")
             break
-    found = f"{done} kills at random moments of {takes_s:.0f} s of processor time, {ends} ends, each with the bytes of the undisturbed run"
+    every = f"on average every {takes_s / KILLS_A_RUN:.0f} s of processor time (a run let alone takes {takes_s:.0f} s)"
+    found = f"{done} kills, {every}, {ends} ends, each with the bytes of the undisturbed run"
     checks = [Check(tried=f"`voltfront {arguments[0]}` killed (-9) and started again", found=", ".join(damaged) or found, ok=not damaged and done > 0)]
     if finished:
         what = f"{kept_files} files of finished steps were met again, none was made again" if not again else f"made again: {', '.join(again)}"
