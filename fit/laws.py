@@ -74,12 +74,18 @@ def threshold(threshold_v: float, threshold_per_c: float, body: float, temperatu
     return threshold_v - threshold_per_c * (np.asarray(temperature_c) - REFERENCE_C) - body * np.asarray(back_bias_v)
 
 
-def switching_energy(vdd_v: ArrayLike, temperature_c: ArrayLike, back_bias_v: ArrayLike, deviation, per_c, per_v) -> NDArray:
-    """V^(2 + d) exp(per_c (T - 25 C) + per_v bias): energy of an event, up to a factor (the switched capacitance).
+def switching_energy(
+    vdd_v: ArrayLike, temperature_c: ArrayLike, back_bias_v: ArrayLike, deviation, per_c, per_v, short_circuit, short_circuit_per_v, short_circuit_bias_per_v
+) -> NDArray:  # fmt: skip
+    """V^(2 + d) exp(per_c (T - 25 C) + per_v bias) (1 + s exp(ks (V - 1 V) + bs bias)): energy of an event, up to a factor (the switched capacitance).
 
-    d = 0 is C V^2; short-circuit current and voltage-dependent gate capacitance make the measured d differ from 0.
+    d = 0 and s = 0 is C V^2. Gate capacitance that depends on the voltage makes the measured d differ from 0. s is the share of short-circuit current at 1 V
+    without bias: both transistors of a gate conduct about half way of an edge, at V/2, which near the threshold is moderate inversion, so that the share
+    grows exponentially with the supply (ks, 1/V) and with forward bias, which lowers the threshold (bs, 1/V).
     """
-    return np.asarray(vdd_v) ** (2 + deviation) * np.exp(per_c * (np.asarray(temperature_c) - REFERENCE_C) + per_v * np.asarray(back_bias_v))
+    supply, bias = np.asarray(vdd_v), np.asarray(back_bias_v)
+    shorted = short_circuit * np.exp(short_circuit_per_v * (supply - 1) + short_circuit_bias_per_v * bias)
+    return supply ** (2 + deviation) * np.exp(per_c * (np.asarray(temperature_c) - REFERENCE_C) + per_v * bias) * (1 + shorted)
 
 
 def leakage_power(
@@ -184,11 +190,15 @@ VOLTAGE_LAWS = {
             parameters=(_THRESHOLD, LawParameter(name="resistance", unit="1", low=0.0, high=2.0, assumed=0.1), _SLOPE, *_WARMTH),
         ),
         VoltageLaw(
-            name="switching", formula="V^(2 + deviation) exp(per_c (T - 25 C) + per_v bias)", function=switching_energy,
+            name="switching", function=switching_energy,
+            formula="V^(2 + deviation) exp(per_c (T - 25 C) + per_v bias) (1 + short_circuit exp(short_circuit_per_v (V - 1 V) + short_circuit_bias_per_v bias))",
             parameters=(
                 LawParameter(name="deviation", unit="1", low=-1.0, high=2.0, assumed=0.0),
                 LawParameter(name="per_c", unit="1/K", low=-2e-3, high=5e-3, assumed=0.0, axis="temperature_c"),
                 LawParameter(name="per_v", unit="1/V", low=-1.0, high=1.0, assumed=0.0, axis="back_bias_v"),
+                LawParameter(name="short_circuit", unit="1", low=0.0, high=0.5, assumed=0.0),
+                LawParameter(name="short_circuit_per_v", unit="1/V", low=0.0, high=15.0, assumed=6.0),
+                LawParameter(name="short_circuit_bias_per_v", unit="1/V", low=0.0, high=4.0, assumed=1.0, axis="back_bias_v"),
             ),
         ),
         VoltageLaw(

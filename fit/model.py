@@ -18,7 +18,7 @@ from hw.errors import ConfigError, ModelError
 from hw.settings import Settings
 
 FORMAT = "voltfront-model"
-MODEL_VERSION = 4
+MODEL_VERSION = 5
 NORMAL_90 = 1.6448536269514722
 """Half-width of a 90 % interval in standard deviations."""
 
@@ -233,7 +233,7 @@ class FittedModel(_Described):
 
     format: Literal["voltfront-model"] = FORMAT
     """What the file is."""
-    version: Literal[4] = MODEL_VERSION
+    version: Literal[5] = MODEL_VERSION
     """Version of this format."""
     technology: str
     """Name of the technology."""

@@ -35,6 +35,8 @@ _HARMLESS = 1.02
 """A term is not used if the error of variants left out is at most this much larger without it."""
 _FLOOR = 1e-4
 """Errors of variants left out below this do not matter."""
+_LEAST_EFFECT = 1e-9
+"""A corner parameter that moves no weighted residual by this over its whole range is not determined by them."""
 _LEAST_REMAINDER = 0.02
 """Least part of a value that must remain above its offset; a remainder below is known too badly and counts as this."""
 
@@ -221,7 +223,10 @@ def _fit_corners(samples: Samples, law: VoltageLaw, reference: Corners, near: ND
     solution = least_squares(residual, begin, loss="soft_l1", f_scale=spread, **options)
     if solution.status <= 0 or not np.all(np.isfinite(solution.x)):
         raise ModelError(f"fit of the {law.name} law must converge, not stop with: {solution.message}; look at the table's rows")
-    values[free] = solution.x
+    # What moves no residual, such as the growth of a share that is 0, is not determined either: it keeps its value.
+    moves = np.abs(solution.jac).max(axis=0) * (high - low)[free] > _LEAST_EFFECT
+    free[free] = moves
+    values[free] = solution.x[moves]
     edge = 1e-3 * (high - low)
     inner = (values > low + edge) & (values < high - edge)
     return values, tuple(kept if not f else "fitted" if i else "at_bound" for f, i in zip(free, inner, strict=True))

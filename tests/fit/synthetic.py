@@ -14,7 +14,7 @@ VOLTAGES = (0.5, 0.65, 0.8, 1.0)
 SIZE = {"area_um2": 2.0, "leakage_w": 1e-9, "min_period_s": 60e-12, "input_to_register_s": 25e-12, "register_to_output_s": 20e-12}
 VOLTAGE = {
     "area_um2": ("constant", ()), "leakage_w": ("leakage", (3.0, 0.3, 0.3, 2.0)), "delay": ("saturated_ekv", (0.36, 1.45, 1.3, 0.7e-3, 0.08, 1.0)),
-    "energy": ("switching", (0.12, 0.0, 0.0)),
+    "energy": ("switching", (0.12, 0.0, 0.0, 0.03, 6.0, 1.0)),
 }  # fmt: skip
 PATHS = {("pe_row", "pe_accumulator"): 60e-12, ("sequencer", "sequencer"): 55e-12, ("compute", "post"): 45e-12, ("sram_weight", "pe_row"): 30e-12}
 """Slowest paths of made-up designs, by start and end, and about how long they are; the last one after the memory's access."""

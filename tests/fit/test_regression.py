@@ -50,7 +50,7 @@ def rows(terms, voltages, law, values, rng, *, variant_sd=0.0, row_sd=0.0, truth
         ("saturated_ekv", (0.36, 1.45, 1.3)),
         ("alpha_power", (0.3, 1.4)),
         ("resistive_ekv", (0.33, 0.2, 1.25)),
-        ("switching", (0.15,)),
+        ("switching", (0.15, 0.0, 0.0, 0.05, 6.5)),
         ("leakage", (3.0, 0.4)),
         ("constant", ()),
     ],
@@ -60,8 +60,9 @@ def test_exact_rows_give_back_the_truth(name, values):
     fit = estimate(rows(variants(9, rng), VOLTAGES, VOLTAGE_LAWS[name], values, rng), VOLTAGE_LAWS[name], REFERENCE)
     np.testing.assert_allclose(fit.coefficients, TRUTH, rtol=1e-4)
     np.testing.assert_allclose(fit.corner_values[: len(values)], values, rtol=2e-3)
-    assert set(fit.coefficient_status) | set(fit.corner_status[: len(values)]) <= {"fitted"}
-    assert set(fit.corner_status[len(values) :]) <= {"assumed"}
+    assert set(fit.coefficient_status) <= {"fitted"}
+    varied = ["fitted" if p.axis == "vdd_v" else "assumed" for p in VOLTAGE_LAWS[name].parameters]
+    assert list(fit.corner_status) == varied
 
 
 def test_formulas_against_numbers_worked_out_by_hand():
@@ -77,7 +78,8 @@ def test_formulas_against_numbers_worked_out_by_hand():
     volts = np.array([0.05, 0.05 + 1.2 * 0.02569258 * np.log(10)])
     low, high = ekv_delay(volts, 25.0, 0.0, 0.6, 1.2, *none) / volts
     assert low / high == pytest.approx(10, rel=1e-3)
-    assert switching_energy(0.5, 25.0, 0.0, 0.0, 0.0, 0.0) == pytest.approx(0.25)
+    assert switching_energy(0.5, 25.0, 0.0, *none, *none) == pytest.approx(0.25)
+    assert switching_energy(0.5, 25.0, 0.5, *none, 0.1, 4.0, 2.0) == pytest.approx(0.25 * (1 + 0.1 * np.exp(-1.0)))
     assert leakage_power(0.5, 25.0, 0.0, 2.0, 0.0, 0.3, 2.0) == pytest.approx(0.5 * np.e)
 
 
@@ -197,3 +199,17 @@ def test_alpha_power_fails_near_the_threshold_where_ekv_holds():
     samples = rows(variants(6, rng), low, VOLTAGE_LAWS["saturated_ekv"], (0.36, 1.45, 1.3), rng)
     worst = {name: np.max(np.abs(leave_voltages_out(samples, VOLTAGE_LAWS[name], REFERENCE))) for name in ("saturated_ekv", "alpha_power")}
     assert worst["saturated_ekv"] < 0.01 < 0.1 < worst["alpha_power"]
+
+
+def test_a_parameter_of_a_share_that_is_not_there_keeps_its_value():
+    """Two supplies determine the exponent only; without a share of short-circuit current nothing can grow with the bias, however many there are."""
+    rng = np.random.default_rng(6)
+    law = VOLTAGE_LAWS["switching"]
+    parts = [rows(variants(6, rng), VOLTAGES[[0, 5]], law, (0.15,), rng) for _ in range(3)]
+    corners = at(np.concatenate([part.corners.vdd_v for part in parts]), back_bias_v=np.repeat([0.0, 0.5, 1.0], len(parts[0].value)))
+    merged = {name: np.concatenate([getattr(part, name) for part in parts]) for name in ("terms", "value", "offset", "sampling_log_sd")}
+    number = np.concatenate([part.curve + 6 * i for i, part in enumerate(parts)])
+    fit = estimate(Samples(corners=corners, curve=number % 6, variant=number % 6, **merged), law, REFERENCE)
+    known = dict(zip((p.name for p in law.parameters), fit.corner_status, strict=True))
+    assert known["deviation"] == known["per_v"] == "fitted" and known["short_circuit"] == "assumed"
+    assert known["short_circuit_bias_per_v"] == "assumed"
