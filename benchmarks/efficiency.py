@@ -21,7 +21,7 @@ from hw.sim.run import IdealMemory, TraceRequest, build
 from hw.tile_plan import ceil_div
 from hw.tools import BUILD_DIR
 
-DESIGNS = ("single64", "quad64", "single256", "quad256", "single1024", "quad1024")
+DESIGNS = ("single64", "quad64", "single256", "quad256", "single1024", "quad1024", "narrow1024")
 LAYERS = {
     "resnet18": ("layer1.0.conv1", "layer2.0.conv1", "layer2.0.conv2", "layer3.0.conv1", "layer3.0.conv2", "layer4.0.conv1", "layer4.0.conv2"),
     "alexnet": ("conv1",),

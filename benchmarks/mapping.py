@@ -50,4 +50,4 @@ def main(designs: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:] or ["medium", "large", "quad64", "quad256", "quad1024", "single256"])
+    main(sys.argv[1:] or ["medium", "large", "quad64", "quad256", "quad1024", "narrow1024", "single256"])
