@@ -5,7 +5,7 @@ the tilings are the compiler's choice, the others any legal one. Cases follow fr
 """
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from flow.cache import DEFAULT_CACHE
@@ -108,10 +108,20 @@ def cases(designs: list[AcceleratorConfig], seed: int) -> Iterator[tuple[Acceler
             yield config, CycleCase(shape=shape, batch=batch, fold=fold, tiling=plain, core_period_ps=core, mem_period_ps=memory, dram=dram)
 
 
+def case_row(config: AcceleratorConfig, case: CycleCase, events: Mapping[str, int]) -> dict:
+    """A case with the `events` that were counted as a row of `flow.table.CYCLE_COLUMNS`."""
+    s = case.shape
+    layer = f"{s.kind}.{s.in_channels}x{s.in_h}x{s.in_w}-{s.out_channels}" if s.name == DRAWN else s.name
+    return cycle_row(
+        config, s, layer=layer, batch=case.batch, fold=case.fold, tiling=Tiling(*case.tiling)._asdict(), core_period_ps=case.core_period_ps,
+        mem_period_ps=case.mem_period_ps, dram=case.dram, events=events,
+    )  # fmt: skip
+
+
 def simulated_row(config: AcceleratorConfig, case: CycleCase, *, cache: Path = DEFAULT_CACHE) -> dict:
     """A case on the RTL as a row of `flow.table.CYCLE_COLUMNS`; from the cache if it was simulated before."""
-    s, tiling = case.shape, Tiling(*case.tiling)
-    same = {"batch": case.batch, "fold": case.fold, "core_period_ps": case.core_period_ps, "mem_period_ps": case.mem_period_ps}
-    events = simulate_layer(config, s, tiling=tiling, dram=load_dram_part(case.dram), timeout_cycles=TIMEOUT_CYCLES, cache=cache, **same)
-    layer = f"{s.kind}.{s.in_channels}x{s.in_h}x{s.in_w}-{s.out_channels}" if s.name == DRAWN else s.name
-    return cycle_row(config, s, layer=layer, tiling=tiling._asdict(), dram=case.dram, events=events, **same)
+    events = simulate_layer(
+        config, case.shape, batch=case.batch, fold=case.fold, tiling=Tiling(*case.tiling), core_period_ps=case.core_period_ps,
+        mem_period_ps=case.mem_period_ps, dram=load_dram_part(case.dram), timeout_cycles=TIMEOUT_CYCLES, cache=cache,
+    )  # fmt: skip
+    return case_row(config, case, events)

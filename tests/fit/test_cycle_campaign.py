@@ -1,6 +1,7 @@
 """The random cases of the cycle model: how they are drawn, the tables that ship, and the page made of them."""
 
 from itertools import islice
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -9,9 +10,9 @@ from click.testing import CliRunner
 
 from fit import cycle_campaign
 from fit.cycle_campaign import designs, main, residual_table, summary, worst
-from fit.cycle_cases import LEAST_CYCLES, MOST_CYCLES, cases, operator_of
+from fit.cycle_cases import LEAST_CYCLES, MOST_CYCLES, case_row, cases, operator_of
 from fit.cycle_fit import CALIBRATION, FRESH, cases_of, fit_cycles, predict_cases
-from flow.table import CYCLE_COLUMNS, read_table
+from flow.table import CYCLE_COLUMNS, read_table, write_table
 from hw.layers import LayerShape
 from hw.lowering import lower
 from hw.registers import EVENTS
@@ -92,7 +93,8 @@ def test_residuals_and_groups_by_hand():
         "design": ["a", "a", "b", "b"], "layer": ["l0", "l1", "l2", "l3"], "operator": ["add"] * 4, "measured": [100, 200, 400, 800],
         "predicted": [101.0, 190.0, 408.0, 800.0], "error": [0.01, -0.05, 0.02, 0.0], "ratio": [1.0] * 4,
         "waiting": ["memory-bound", "memory-bound", "compute-bound", "compute-bound"], "limit": ["limit: dram"] * 4, "seen": ["designs seen"] * 4,
-        "size": ["small"] * 4,
+        "size": ["small"] * 4, "steps": ["1 to 4 steps"] * 4, "tiles": ["tiles all alike"] * 3 + ["tiles that differ"], "padding": ["no padding"] * 4,
+        "dram": ["one"] * 4,
     })  # fmt: skip
     lines = summary(residuals).splitlines()
     assert lines[2] == "| all | 4 | 2.0 % | 1.5 % | 4.1 % | 5.0 % |"
@@ -101,12 +103,33 @@ def test_residuals_and_groups_by_hand():
 
 
 def test_residuals_of_the_shipped_cases(shipped, coefficients):
-    frame = shipped[1].head(30).reset_index(drop=True)
+    frame = shipped[1].head(60).reset_index(drop=True)
     found = residual_table(frame, coefficients, designs_seen={"c01"})
     np.testing.assert_allclose(found["predicted"] / frame["core_cycles"] - 1, found["error"])
     waits = (frame["stall_load"] + frame["stall_store"] + frame["stall_program"]) / frame["core_cycles"]
     assert ((found["waiting"] == "memory-bound") == (waits > 0.5)).all()
+    assert not (found["padding"][frame[["pad_top", "pad_bottom", "pad_left", "pad_right"]].sum(axis=1) == 0] == "padding written").any()
+    alike = found["tiles"] == "tiles all alike"  # then every COMPUTE has as many steps
+    assert alike.any() and not alike.all() and not (frame["compute_busy"] % found["computes"])[alike].any()
     assert ((found["seen"] == "designs seen") == (frame["design"] == "c01")).all()
+
+
+def test_what_was_simulated_from_the_same_rtl_is_kept(tmp_path, monkeypatch):
+    """With the RTL of the table that ships nothing is simulated again, and the table comes out as it was; with another design's, its rows are."""
+    frame, origin = read_table(FRESH, CYCLE_COLUMNS)
+    table, rtl = tmp_path / "validation.csv", dict(origin.inputs)
+    write_table(frame, CYCLE_COLUMNS, table, origin)
+    asked = []
+    monkeypatch.setattr(cycle_campaign, "emit_rtl", lambda config: SimpleNamespace(content_hash=rtl[config.name]))
+    monkeypatch.setattr(cycle_campaign, "simulated_row", lambda config, case: asked.append(config.name) or case_row(config, case, dict.fromkeys(EVENTS, 1)))
+    arguments = ["simulate", "validation", "--cases", str(len(frame)), "--out", str(table)]
+    for changed in ("", "medium"):
+        rtl |= {changed: "another"}
+        asked.clear()
+        assert CliRunner().invoke(main, arguments, catch_exceptions=False).exit_code == 0
+        assert asked == list(frame["design"][frame["design"] == changed])
+        kept = (frame["design"] != changed).to_numpy()
+        pd.testing.assert_frame_equal(read_table(table, CYCLE_COLUMNS)[0][kept], frame[kept])
 
 
 def test_the_page_is_made_without_simulating(tmp_path, monkeypatch):
