@@ -191,7 +191,8 @@ VOLTAGE_LAWS = {
         ),
         VoltageLaw(
             name="switching", function=switching_energy,
-            formula="V^(2 + deviation) exp(per_c (T - 25 C) + per_v bias) (1 + short_circuit exp(short_circuit_per_v (V - 1 V) + short_circuit_bias_per_v bias))",
+            formula="V^(2 + deviation) exp(per_c (T - 25 C) + per_v bias)"
+            " (1 + short_circuit exp(short_circuit_per_v (V - 1 V) + short_circuit_bias_per_v bias))",
             parameters=(
                 LawParameter(name="deviation", unit="1", low=-1.0, high=2.0, assumed=0.0),
                 LawParameter(name="per_c", unit="1/K", low=-2e-3, high=5e-3, assumed=0.0, axis="temperature_c"),
