@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from tqdm import tqdm
 
 from flow.cache import DEFAULT_CACHE
 from flow.corner import Corner
+from flow.flipflop_memory import recorded_words, with_memories
 from flow.mapped_design import characterized, sampled_instances
 from flow.measure import Trace, design_rows
 from flow.plan import Plan, Run, Window
@@ -126,10 +128,9 @@ def _result(done: "Future", name: str) -> Shard | int:
 
 
 def table_corners(technology: Technology) -> tuple[Corner, ...]:
-    """The technology's corners with the memories at the logic's supply, or at the least they work at where that is higher."""
-    if technology.sram is None:
-        raise ConfigError(f"technology {technology.name} must name its memory figures (sram: file.yaml), not leave them out; add them")
-    lowest_v = load_sram_technology(Path(technology.sram)).vdd_min_v.value
+    """The technology's corners with the memories at the logic's supply, or at the least they work at where that is higher. Without figures of
+    memory macros all memories are of the logic's cells."""
+    lowest_v = load_sram_technology(Path(technology.sram)).vdd_min_v.value if technology.sram is not None else 0.0
     return tuple(known.at_sram(max(known.vdd_v, lowest_v)) for known in technology.corners if known.measure)
 
 
@@ -143,8 +144,11 @@ def measure_shard(
     if inputs in known:
         return list(known).index(inputs)
     cycles = [_cycle_row(config, run, simulate_window(config, run, cache=cache)) for run in plan.runs]
-    traces = [_trace(config, rtl, window, plan, cache) for window in plan.activity]
-    rows, paths = design_rows(config, rtl, traces, technology=technology, corners=corners, instances=plan.instances, layouts=plan.layouts, cache=cache)
+    mapped = with_memories(rtl, technology, cache=cache)
+    traces = [_trace(config, mapped, window, plan, cache) for window in plan.activity]
+    if mapped is not rtl:
+        traces = [replace(trace, path=recorded_words(trace.path, rtl.macros, cache=cache)) for trace in traces]
+    rows, paths = design_rows(config, mapped, traces, technology=technology, corners=corners, instances=plan.instances, layouts=plan.layouts, cache=cache)
     tools = {name: tool_version(name) for name in TOOLS}
     return Shard(design=config.name, corners=rows, paths=paths, cycles=cycles, commit=source_commit(), command=command, tools=tools, inputs=inputs)
 

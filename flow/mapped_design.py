@@ -9,6 +9,7 @@ from flow import placement, tech, timing_netlist
 from flow.block_power import PortLoads, port_loads
 from flow.cache import run_step, step
 from flow.corner import Corner
+from flow.flipflop_memory import FLIPFLOPS, with_memories
 from flow.netlist import read_netlist
 from flow.placement import Outline, PlacedModule, place_module, read_places
 from flow.recording import Event
@@ -44,6 +45,7 @@ KINDS = {
     "axi_lite": BlockKind(event="access", when=(("access_valid", "access_ready"),)),
     "two_clock_fifo": BlockKind(event="word", when=(("w_valid", "w_ready"), ("r_valid", "r_ready"))),
     "synchronizer": BlockKind(event="cycle"),
+    FLIPFLOPS: BlockKind(event="access", when=(("read_en",), ("write_en",))),
     "glue": BlockKind(event="cycle"),
 }
 ACCUMULATORS = "pe_accumulator"
@@ -94,24 +96,26 @@ class MappedModule:
 
 
 class MappedDesign:
-    """One design on one technology at its corners: its modules mapped, and its memories."""
+    """One design on one technology at its corners: its modules mapped, and its memories, which are flip-flops where the technology has no
+    figures of macros (see `flow.flipflop_memory`)."""
 
     def __init__(self, *, config: AcceleratorConfig, rtl: Rtl, technology: Technology, corners: tuple[Corner, ...], cache: Path):
+        rtl = with_memories(rtl, technology, cache=cache)
         self.config, self.rtl, self.technology, self.corners, self.cache = config, rtl, technology, corners, cache
         # Elements before the rows that hold them, the top last: what is inside must be known.
         blocks = sorted(characterized(rtl.blocks), key=lambda block: (block.name != "pe", block.name == "pe_row", block.module))
         self.blocks = (*blocks, GLUE)
         self.pes = tuple(block.module for block in blocks if block.name == "pe")
         self.macros = {memory.module: SramMacro(words=memory.words, bits=memory.bits) for memory in rtl.macros}
-        self.sram = load_sram_technology(Path(technology.sram))
+        self.sram = load_sram_technology(Path(technology.sram)) if self.macros else None
         # The inverter's law against the supply holds for one process, temperature and back bias.
-        self.inverters = {condition(corner): yardstick(technology, corner) for corner in corners}
+        self.inverters = {condition(corner): yardstick(technology, corner) for corner in corners} if self.macros else {}
         self.liberty = tuple(liberty_files(technology, corner, cache=cache) for corner in corners)
         macros = tuple(self.macros.values())
         self.macro_liberty = {
             corner: [run_step(_macro_liberty, cache=cache, macros=macros, sram=Path(technology.sram), inverter=self.inverter(corner), corner=corner)]
             for corner in corners
-        }
+        } if self.macros else {}
         self.synthesized: dict[str, SynthResult] = {}
         for block in self.blocks:
             self.synthesized[block.module] = self._synthesize(block)
