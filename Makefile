@@ -5,7 +5,7 @@ VF     := $(VENV)/bin/voltfront
 CONFIG ?= small
 OUT    ?= build/rtl/$(basename $(notdir $(CONFIG)))
 
-.PHONY: help setup run rtl sim cells technology characterize characterize-full tables check-tables fit validate validate-cycles cycle-cases explore report study figure test test-browser test-documents verify verify-front lint torture robustness release-check bench bench-flow clean
+.PHONY: help setup run rtl sim cells technology comparison characterize characterize-full tables check-tables fit validate validate-cycles cycle-cases explore report study figure test test-browser test-documents verify verify-front lint torture robustness release-check bench bench-flow clean
 .DEFAULT_GOAL := help
 
 help:          ## this list
@@ -31,6 +31,9 @@ cells: setup   ## characterize the fdsoi28p cells with ngspice over the whole gr
 technology: setup  ## docs/technology.md: the library against published silicon and direct simulation
 	$(PY) -m flow.cells.accuracy
 	$(PY) -m flow.validation
+
+comparison: setup  ## docs/comparison.md: the same accelerator in fdsoi28p and the open PDKs below PDK_ROOT (a quarter of an hour; resumes)
+	$(PY) -m flow.comparison
 
 characterize: setup  ## simulate, synthesize, time and measure the calibration set
 	$(VF) characterize

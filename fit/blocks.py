@@ -218,6 +218,11 @@ BLOCKS = {
             energy=("word", "one", "storage", "weight_beat"),
             idle=("one", "storage", "words"), delay=("one", "words_depth"),
         ),
+        # A memory of flip-flops, where a technology has no figures of memory macros.
+        Block(
+            name="flipflop_1r1w", domain="core", parameters=("words", "bits"), area=("storage", "word", "words", "one"), energy=("storage", "word", "one"),
+            idle=("storage", "one"), delay=("words_depth", "one"),
+        ),
         Block(
             name="sram", domain="core", parameters=("words", "bits"), supply="sram_vdd_v", area=("storage", "word", "words", "one"),
             energy=("word", "storage", "one", "bitline"), idle=("one", "word"), delay=("words_depth", "bank_rows", "one"),

@@ -24,7 +24,7 @@ def fit(technology, corners, paths, cycles, out, process, layout, plan, in_turn,
     Example: voltfront fit --explain
     """
     from fit.cycle_fit import FRESH, cycle_tables
-    from fit.explain import explain, validation_table
+    from fit.explain import determined_text, explain, validation_table
     from fit.fitting import beside, fit_beside
     from fit.fitting import fit as fit_tables
     from fit.model import read_model
@@ -48,4 +48,5 @@ def fit(technology, corners, paths, cycles, out, process, layout, plan, in_turn,
         return
     for path, fitted in models.items():
         click.echo(validation_table(fitted.validation))
+        click.echo(determined_text(fitted))
         click.echo(f"model: {path} ({fitted.process})")

@@ -23,6 +23,7 @@ CORNER = ["vdd_v", "sram_vdd_v", "temperature_c", "back_bias_v"]
 UNITS = {"area_um2": "um2", "leakage_w": "W", "delay_s": "s", "skew_s": "s", **{name: "s" for name in DELAYS}}
 _GEOMETRY = {
     "sram": re.compile(r".*_(?P<words>\d+)x(?P<bits>\d+)"),
+    "flipflop_1r1w": re.compile(r".*_(?P<words>\d+)x(?P<bits>\d+)"),
     "two_clock_fifo": re.compile(r".*_w(?P<bits>\d+)_d(?P<words>\d+)"),
 }
 """Blocks whose parameters stand in the module's name."""

@@ -1,5 +1,7 @@
 """The model in words: each law as an equation with its numbers, and the table of its errors."""
 
+from collections import Counter
+
 import numpy as np
 
 from fit.laws import VOLTAGE_LAWS
@@ -79,7 +81,22 @@ def explain(model: FittedModel) -> str:
         parts.append("cycles of a layer (see fit/cycles.py):\n" + "\n".join(f"    {n.name} [{n.formula}]: {number_text(n)}" for n in model.cycles.parameters))
         if model.cycles.left_out:
             parts.append(f"    layers left out: {errors_text(model.cycles.left_out)}")
-    return "\n\n".join([*parts, validation_table(model.validation)])
+    return "\n\n".join([*parts, determined_text(model), validation_table(model.validation)])
+
+
+def determined_text(model: FittedModel) -> str:
+    """How many parameters of the corner laws and how many structural coefficients the measured rows determine; the others by what they are instead."""
+    laws = [law for block in model.blocks.values() for law in block.laws.values()] + [path.law for path in model.paths.values()]
+    laws += [model.skew] if model.skew is not None else []
+    parts = []
+    for what, numbers in (
+        ("parameters of corner laws", [p for law in laws if law.voltage_law != "constant" for p in law.voltage_parameters]),
+        ("structural coefficients", [t for law in laws for t in law.terms]),
+    ):  # fmt: skip
+        count = Counter(number.status for number in numbers)
+        others = ", ".join(f"{count[status]} {status.replace('_', ' ')}" for status in sorted(count) if status != "fitted")
+        parts.append(f"{count['fitted']} of {len(numbers)} {what} determined{f' ({others})' if others else ''}")
+    return "; ".join(parts)
 
 
 def validation_table(comparisons: tuple[Comparison, ...]) -> str:

@@ -147,7 +147,7 @@ def measure_shard(
     mapped = with_memories(rtl, technology, cache=cache)
     traces = [_trace(config, mapped, window, plan, cache) for window in plan.activity]
     if mapped is not rtl:
-        traces = [replace(trace, path=recorded_words(trace.path, rtl.macros, cache=cache)) for trace in traces]
+        traces = [replace(trace, path=recorded_words(trace.path, rtl.macros, cycles=trace.core_cycles, cache=cache)) for trace in traces]
     rows, paths = design_rows(config, mapped, traces, technology=technology, corners=corners, instances=plan.instances, layouts=plan.layouts, cache=cache)
     tools = {name: tool_version(name) for name in TOOLS}
     return Shard(design=config.name, corners=rows, paths=paths, cycles=cycles, commit=source_commit(), command=command, tools=tools, inputs=inputs)

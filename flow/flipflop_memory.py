@@ -1,7 +1,8 @@
 """Memories of flip-flops, for technologies without figures of memory macros: the same module in Verilog, synthesized like any other block.
 
-A word is a register with its own write enable, hence behind a clock gate, and a read goes through a tree of multiplexers. What a
-memory holds when a recording begins must be known to replay it, so memories have at most as many words as the simulator records.
+A word is a register with its own write enable, hence behind a clock gate, and a read goes through a tree of multiplexers. A replay
+must know what the words hold when a recording begins. The recorded reads tell; of a word that is not read before it is written, no
+output depends on it, and it counts as 0.
 """
 
 import re
@@ -9,7 +10,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
+
+from flow import recording
 from flow.cache import DEFAULT_CACHE, run_step, step
+from flow.recording import Waveform, record
 from flow.simulation import Rtl
 from flow.tech import Technology
 from hw.emit import Block, Memory
@@ -17,27 +22,28 @@ from hw.errors import ConfigError
 
 FLIPFLOPS = "flipflop_1r1w"
 """Kind of block of a memory made of flip-flops."""
-MAX_WORDS = 32
-"""Verilator records the contents of arrays of at most as many words (its --trace-max-array)."""
+MAX_BITS = 16_384
+"""The largest memory that is made of flip-flops; what is larger would be neither sensible hardware nor quick to place."""
 
 
 def with_memories(rtl: Rtl, technology: Technology, *, cache: Path = DEFAULT_CACHE) -> Rtl:
     """`rtl` itself where the technology has figures of memory macros; else with its memories as blocks of flip-flops instead.
 
-    Raises `ConfigError` for a memory of more than `MAX_WORDS` words.
+    Raises `ConfigError` for a memory of more than `MAX_BITS`.
     """
     if technology.sram is not None or not rtl.macros:
         return rtl
     for memory in rtl.macros:
-        if memory.words > MAX_WORDS:
+        if memory.words * memory.bits > MAX_BITS:
             raise ConfigError(
                 f"technology {technology.name} must name its memory figures (sram: file.yaml) for {memory.module}, not leave them out; add them, or"
-                f" choose buffers of at most {MAX_WORDS} words, which are made of flip-flops then"
+                f" choose buffers of at most {MAX_BITS} bits, which are made of flip-flops then"
             )
     blocks = tuple(
         Block(name=FLIPFLOPS, module=m.module, parameters={"words": m.words, "bits": m.bits}, instances=m.instances, clocks={"clk": "core"}) for m in rtl.macros
     )
-    return replace(rtl, memories=run_step(_memories, cache=cache, memories=tuple((m.module, m.words, m.bits) for m in rtl.macros)), blocks=rtl.blocks + blocks, macros=())
+    text = run_step(_memories, cache=cache, memories=tuple((m.module, m.words, m.bits) for m in rtl.macros))
+    return replace(rtl, memories=text, blocks=rtl.blocks + blocks, macros=())
 
 
 @step(version=1)
@@ -75,21 +81,53 @@ endmodule
 """
 
 
-def recorded_words(trace: Path, memories: Sequence[Memory], *, cache: Path = DEFAULT_CACHE) -> Path:
-    """A recording of a design with memory macros, in which their words are called as in `memory_verilog`; as it is if there are none."""
-    return run_step(_recorded_words, cache=cache, trace=trace) if memories else trace
+def recorded_words(trace: Path, memories: Sequence[Memory], *, cycles: int, cache: Path = DEFAULT_CACHE) -> Path:
+    """The recording `trace` (VCD, `cycles` core cycles) of a design with the words of `memories` in it as they are at its beginning, called as in
+    `memory_verilog`; as it is if there are none."""
+    if not memories:
+        return trace
+    shapes = tuple((path, m.words, m.bits) for m in memories for path in m.instances)
+    return run_step(_recorded_words, cache=cache, trace=trace, memories=shapes, cycles=cycles)
 
 
-_WORD = re.compile(rb"^(\s*\$var \w+ \d+ \S+ memory)\[(\d+)\](?= )")
+_SCOPE = re.compile(rb"\s*\$(scope \w+ (\S+)|upscope) \$end")
 
 
-@step(version=1)
-def _recorded_words(folder: Path, *, trace: Path) -> Path:
-    path = folder / trace.name
+@step(version=1, modules=(recording,))
+def _recorded_words(folder: Path, *, trace: Path, memories: tuple[tuple[str, int, int], ...], cycles: int) -> Path:
+    waveform, variables, values = Waveform(trace), {}, []
+    for number, (instance, words, bits) in enumerate(memories):
+        scope = f"tb.dut.{instance}"
+        held = first_words(waveform, scope, words, bits, cycles)
+        names = [f"flops{number}_{word}" for word in range(words)]
+        variables[scope] = [f"$var wire {bits} {name} memory_{word} [{bits - 1}:0] $end\n" for word, name in enumerate(names)]
+        values += [f"b{''.join(map(str, content[::-1]))} {name}\n" for content, name in zip(held, names, strict=True)]
+    path, inside = folder / trace.name, []
     with trace.open("rb") as source, path.open("wb") as target:
         for line in source:
-            target.write(_WORD.sub(rb"\1_\2", line))
-            if line.startswith(b"$enddefinitions"):
+            target.write(line)
+            if found := _SCOPE.match(line):
+                inside = [*inside, found[2].decode()] if found[2] else inside[:-1]
+                if found[2]:
+                    target.writelines(text.encode() for text in variables.get(".".join(inside), ()))
+            if line.startswith(b"#"):
                 break
+        target.writelines(text.encode() for text in values)
         target.writelines(source)
     return path
+
+
+def first_words(waveform: Waveform, scope: str, words: int, bits: int, cycles: int) -> np.ndarray:
+    """[words, bits] what the memory at `scope` holds before the first of `cycles` recorded cycles, as far as its ports tell; else 0."""
+    address = (words - 1).bit_length()
+    ports = {"read_en": 1, "read_addr": address, "read_data": bits, "write_en": 1, "write_addr": address}
+    values = record(waveform, scope=scope, clocks=("clk",), ports=ports, event=(), cycles=cycles).values
+    weights = 1 << np.arange(address)
+    reads, writes = (values[f"{kind}_addr"] @ weights for kind in ("read", "write"))
+    held, told = np.zeros((words, bits), dtype=np.uint8), np.zeros(words, dtype=bool)
+    for cycle in range(cycles - 1):
+        if values["read_en"][cycle, 0] and not told[reads[cycle]]:
+            held[reads[cycle]], told[reads[cycle]] = values["read_data"][cycle + 1], True
+        if values["write_en"][cycle, 0]:
+            told[writes[cycle]] = True
+    return held

@@ -42,7 +42,7 @@ CORNER_COLUMNS: dict[str, str] = {
     "table_version": "version of this format",
     "technology": "name of the technology",
     "design": "name of the design",
-    "block": "kind of block (pe, pe_row, post, compute, ...), glue between the blocks, sram for memory macros, flipflop_1r1w for memories of flip-flops, accelerator for the whole",
+    "block": "kind of block (pe, pe_row, ...), glue between them, sram: memory macro, flipflop_1r1w: memory of flip-flops, accelerator: the whole",
     "module": "Verilog module",
     "domain": "core (scales) or memory (nominal)",
     "instances": "instances of the module in the design",
