@@ -6,8 +6,9 @@ that what is compared is of one kind. Tables of all rows and paths lie in `--tab
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 import click
@@ -19,7 +20,7 @@ from flow.files import write_text_whole, write_whole
 from flow.liberty import read_text
 from flow.plan import Plan, load_plan
 from flow.shards import Shard, assemble
-from flow.tech import LibraryCorner, Technology, load_technology, read_corner
+from flow.tech import Technology, load_technology, read_corner
 from hw.errors import ConfigError, ToolError
 
 TECHNOLOGIES = ("fdsoi28p", "asap7", "sg13g2", "sky130")
@@ -44,31 +45,36 @@ class Point:
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """A technology as far as its files are here: with those corners only, and what is missing."""
+    """A technology with those corners only that are measured, and the names of the others with the reason."""
 
     technology: Technology
     points: tuple[Point, ...]
     shard: Shard
-    missing: tuple[LibraryCorner, ...]
+    missing: Mapping[str, str]
 
 
-def present(technology: Technology) -> tuple[Technology | None, tuple[LibraryCorner, ...]]:
-    """The technology with the corners whose files exist and flip-flops for memories, None if the one that synthesis maps for is not among
-    them; and the corners whose files do not exist."""
-    missing = tuple(corner for corner in technology.known_corners if not all(Path(file).is_file() for file in corner.liberty))
+def present(technology: Technology, patterns: Sequence[str] = ("*",)) -> tuple[Technology | None, dict[str, str]]:
+    """The technology with flip-flops for memories and the corners to measure: those whose files exist and whose names match one of `patterns`, and
+    the one that synthesis maps for; None without its files. And the names of the other corners, with the reason."""
+    kept, missing = [], {}
     nominal = technology.library_corner(technology.nominal_corner())
-    if nominal in missing:
-        return None, missing
-    there = tuple(corner for corner in technology.known_corners if corner not in missing)
-    return technology.model_copy(update={"corners": there, "sram": None}), missing
+    for known in technology.known_corners:
+        name = _corner_name(known.at_sram(known.vdd_v))
+        if not all(Path(file).is_file() for file in known.liberty):
+            missing[name] = "its files were not found"
+        elif known != nominal and not any(fnmatchcase(name, pattern) for pattern in patterns):
+            missing[name] = "left out by --corner"
+        else:
+            kept.append(known)
+    return (technology.model_copy(update={"corners": tuple(kept), "sram": None}) if nominal in kept else None), missing
 
 
-def measure(plan: Plan, technology: Technology, *, missing: Sequence[LibraryCorner] = (), command: str = "", cache: Path = DEFAULT_CACHE) -> Measured:
+def measure(plan: Plan, technology: Technology, *, missing: Mapping[str, str] | None = None, command: str = "", cache: Path = DEFAULT_CACHE) -> Measured:
     """The first design of `plan` in `technology`, as returned by `present`, at all its corners; every stage is a cached step."""
     corners = tuple(known.at_sram(known.vdd_v) for known in technology.corners)
     shard = measure_shard(plan.designs[0], plan, technology, corners, cache, (), command)
     assert isinstance(shard, Shard), "no known shard was offered"
-    return Measured(technology=technology, points=points(shard, plan), shard=shard, missing=tuple(missing))
+    return Measured(technology=technology, points=points(shard, plan), shard=shard, missing=missing or {})
 
 
 def points(shard: Shard, plan: Plan) -> tuple[Point, ...]:
@@ -202,7 +208,7 @@ def _source_rows(measured: Sequence[Measured]) -> list[str]:
         for known in one.technology.corners:
             corner = _corner_name(known.at_sram(known.vdd_v))
             rows += [f"| {one.technology.name} | {corner} | {_plain_name(Path(file))} | {liberty_hash(Path(file))} |" for file in known.liberty]
-        rows += [f"| {one.technology.name} | {_corner_name(c.at_sram(c.vdd_v))} | not found, not measured | |" for c in one.missing]
+        rows += [f"| {one.technology.name} | {name} | not measured: {why} | |" for name, why in one.missing.items()]
     return rows
 
 
@@ -246,19 +252,20 @@ def draw(measured: Sequence[Measured], path: Path) -> None:
 
 @click.command()
 @click.option("--technology", "names", multiple=True, help="A technology of flow/tech, or a YAML file; may be given again.  [default: all four of the page]")
+@click.option("--corner", "patterns", multiple=True, help="Shell pattern of corners to measure, such as 'tt_*'; may be given again.  [default: all]")
 @click.option("--plan", default="comparison", show_default=True, help="The plan whose first design is compared.")
 @click.option("--out", type=click.Path(path_type=Path), default=PAGE, show_default=True, help="The page; its figure lies beside it.")
 @click.option("--tables", type=click.Path(path_type=Path), default=Path("build/comparison"), show_default=True, help="Folder of the tables.")
-def main(names: tuple[str, ...], plan: str, out: Path, tables: Path) -> None:
+def main(names: tuple[str, ...], patterns: tuple[str, ...], plan: str, out: Path, tables: Path) -> None:
     """Measure the same accelerator in each technology that is found, and write the page; resumes where it was stopped."""
     wanted, chosen = load_plan(plan), names or TECHNOLOGIES
-    options = [*(f"--technology {name}" for name in names), *([f"--plan {plan}"] if plan != "comparison" else [])]
+    options = [*(f"--technology {name}" for name in names), *(f"--corner '{pattern}'" for pattern in patterns), *([f"--plan {plan}"] if plan != "comparison" else [])]
     command = " ".join(["python -m flow.comparison", *options]) if options else "make comparison"
     measured, absent = [], []
     for name in chosen:
-        technology, missing = present(load_technology(name))
+        technology, missing = present(load_technology(name), patterns or ("*",))
         if technology is None:
-            absent.append(f"{load_technology(name).name}: its files are not below PDK_ROOT, `{_plain_name(Path(missing[0].liberty[0]))}` the first")
+            absent.append(f"{load_technology(name).name}: the files of its nominal corner were not found; set PDK_ROOT to the folder of installed PDKs")
             click.echo(f"comparison: {absent[-1]}", err=True)
             continue
         click.echo(f"comparison: {technology.name}, {len(technology.corners)} corners", err=True)

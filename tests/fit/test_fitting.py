@@ -1,6 +1,7 @@
 """The whole fit on tables made from a known truth: what it finds again, what it says of designs never seen, what it refuses."""
 
 import json
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +14,7 @@ from explore.cli import cli
 from fit.blocks import BLOCKS, DERIVED, path_group, term_values
 from fit.compose import predict, within_range
 from fit.estimation import grouped, select, with_sides
-from fit.explain import explain
+from fit.explain import determined_text, explain
 from fit.fitting import beside, fit, fit_beside, fit_corners
 from fit.laws import Corners
 from fit.model import read_model, reference_corner
@@ -323,6 +324,26 @@ def test_explain_prints_every_law_with_numbers(noisy):
     assert "undetermined" not in text or "+-" in text
     assert f"delay law: {model.delay_law.chosen}" in text and "provisional: sram" in text
     assert "held-out designs fmax" in " ".join(text.split())
+
+
+def test_few_voltages_determine_few_parameters_and_that_is_said():
+    """Also of tables with memories of flip-flops, which stand on the logic's supply."""
+    found = []
+    for voltages in ((1.0,), (0.8, 1.0), VOLTAGES):
+        frame, paths = corners(count=2, whole=2, voltages=voltages)
+        of_flops = (frame["block"] == "sram") & (frame["event"] == "read")
+        frame = pd.concat([frame[frame["block"] != "sram"], frame[of_flops].assign(block="flipflop_1r1w", event="access")], ignore_index=True)
+        rows, condition = select(frame)
+        paths = with_sides(paths[~paths["start"].str.startswith("sram_")], rows)
+        model = fit_corners(Tables(corners=rows, paths=paths, condition=condition, corners_from=FROM, paths_from=FROM))
+        assert model.blocks["flipflop_1r1w"].laws["access_energy_j"].rows > 0 and model.blocks["flipflop_1r1w"].supply == "vdd_v"
+        text = determined_text(model)
+        assert text in explain(model)
+        found.append(re.fullmatch(r"(\d+) of (\d+) parameters of corner laws determined(.*); (\d+) of (\d+) structural .* determined \((.*)\)", text).groups())
+    assert found[0][0] == "0" and found[0][2] == f" ({found[0][1]} assumed)"
+    assert 0 < int(found[1][0]) < int(found[2][0]) <= int(found[2][1]) and "assumed" in found[1][2]
+    # Two designs cannot tell more than two terms apart.
+    assert all(int(groups[3]) < int(groups[4]) and "undetermined" in groups[5] for groups in found)
 
 
 def test_command_line_explains_and_fails_in_one_line(noisy, tmp_path):

@@ -62,16 +62,18 @@ def test_each_corner_has_its_own_rows():
 def test_corners_without_files_are_named_and_a_technology_without_its_nominal_one_is_absent(tmp_path):
     technology = load_technology(write_technology(tmp_path))
     found, missing = present(technology)
-    assert found is not None and missing == () and found.sram is None and len(found.corners) == 2
+    assert found is not None and missing == {} and found.sram is None and len(found.corners) == 2
+    found, missing = present(technology, ("tt_1v*", "ss_*"))
+    assert found is not None and len(found.corners) == 1 and missing == {"tt_0.5v_25c_+0bb": "left out by --corner"}
     (tmp_path / "small_0.5.lib").unlink()
     found, missing = present(technology)
-    assert found is not None and [c.vdd_v for c in found.corners] == [1.0] and [c.vdd_v for c in missing] == [0.5]
+    assert found is not None and [c.vdd_v for c in found.corners] == [1.0] and missing == {"tt_0.5v_25c_+0bb": "its files were not found"}
     text = page(
         PLAN, [Measured(technology=found, points=points(shard(*ROWS), PLAN), shard=shard(*ROWS), missing=missing)], ["other: its files are not there"],
         command="python -m flow.comparison", figure="f.png",
     )  # fmt: skip
     assert "| small | tt | 1 | 25 | +0 | 500 |" in text and "* other: its files are not there" in text
-    assert f"| small_1.0.lib | {liberty_hash(tmp_path / 'small_1.0.lib')} |" in text and "| small | tt_0.5v_25c_+0bb | not found, not measured | |" in text
+    assert f"| small_1.0.lib | {liberty_hash(tmp_path / 'small_1.0.lib')} |" in text and "| small | tt_0.5v_25c_+0bb | not measured: its files were not found | |" in text
     (tmp_path / "small_1.0.lib").unlink()
     assert present(technology)[0] is None
 
