@@ -259,7 +259,8 @@ def draw(measured: Sequence[Measured], path: Path) -> None:
 def main(names: tuple[str, ...], patterns: tuple[str, ...], plan: str, out: Path, tables: Path) -> None:
     """Measure the same accelerator in each technology that is found, and write the page; resumes where it was stopped."""
     wanted, chosen = load_plan(plan), names or TECHNOLOGIES
-    options = [*(f"--technology {name}" for name in names), *(f"--corner '{pattern}'" for pattern in patterns), *([f"--plan {plan}"] if plan != "comparison" else [])]
+    options = [*(f"--technology {name}" for name in names), *(f"--corner '{pattern}'" for pattern in patterns)]
+    options += [f"--plan {plan}"] if plan != "comparison" else []
     command = " ".join(["python -m flow.comparison", *options]) if options else "make comparison"
     measured, absent = [], []
     for name in chosen:
