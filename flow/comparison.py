@@ -127,7 +127,7 @@ also be given as a YAML file ([own PDK](own-pdk.md)).
 
 * Design: `flow/plans/{plan}.yaml`, {multipliers} multipliers of {activation_bits} x {weight_bits} bits in {rows} x {cols} elements. **All its memories are
   flip-flops of the technology's own cells**, because figures of memory macros of one kind do not exist for all. Its buffers are
-  small for that, and still most of its area and leakage.
+  small for that.
 * Workload: `{workload}`, {cycles} recorded core cycles, in which the elements work {busy:.0%} of the time.
 * Mapped once, for the nominal corner of each technology, and placed, not routed; then timed and evaluated at every corner that its
   library states. Nothing is interpolated or extrapolated. Clock trees are estimated, glitches simulated in the elements.
