@@ -17,7 +17,7 @@ from flow.cache import DEFAULT_CACHE
 from flow.characterize import measure_shard
 from flow.corner import Corner
 from flow.files import write_text_whole, write_whole
-from flow.liberty import read_text
+from flow.liberty_text import read_text
 from flow.plan import Plan, load_plan
 from flow.shards import Shard, assemble
 from flow.tech import Technology, load_technology, read_corner

@@ -102,7 +102,8 @@ def _recorded_words(folder: Path, *, trace: Path, memories: tuple[tuple[str, int
         names = [f"flops{number}_{word}" for word in range(words)]
         variables[scope] = [f"$var wire {bits} {name} memory_{word} [{bits - 1}:0] $end\n" for word, name in enumerate(names)]
         values += [f"b{''.join(map(str, content[::-1]))} {name}\n" for content, name in zip(held, names, strict=True)]
-    path, inside = folder / trace.name, []
+    path = folder / trace.name
+    inside: list[str] = []
     with trace.open("rb") as source, path.open("wb") as target:
         for line in source:
             target.write(line)

@@ -1,12 +1,13 @@
 """Rows of the corner table for one design: synthesis, placement, timing, replayed activity and power of each of its blocks at each corner."""
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from flow.block_power import PhasePower, block_power
-from flow.cache import DEFAULT_CACHE, run_step
+from flow.cache import DEFAULT_CACHE, run_step, step
 from flow.corner import Corner
 from flow.glitch import GlitchFactor, glitch_factor
 from flow.mapped_design import GLUE, KINDS, MappedDesign, MappedModule, sampled_instances
@@ -126,8 +127,25 @@ def _glitches(
         glitch_factor, cache=design.cache, netlist=module.netlist, places=module.places, module=block.module, clocks=tuple(block.clocks),
         when=KINDS[block.name].when, trace=trace.path, scopes=sampled_instances(block, instances)[:GLITCH_INSTANCES], cycles=GLITCH_CYCLES,
         trace_cycles=trace.cycles(_domain(block), tuple(block.clocks)),
-        liberty=design.liberty[at], wire=design.technology.wire, period_s=period_s, clock_latency_s=latencies_s[at],
+        liberty=tuple(unconditional(path, cache=design.cache) for path in design.liberty[at]), wire=design.technology.wire, period_s=period_s,
+        clock_latency_s=latencies_s[at],
     )  # fmt: skip
+
+
+def unconditional(liberty: Path, *, cache: Path = DEFAULT_CACHE) -> Path:
+    """A Liberty file whose SDF has no delays under a condition, of which not every spelling can be read; each pin keeps its delays over all of
+    them. The file itself if it has none."""
+    return run_step(_unconditional, cache=cache, liberty=liberty) if "sdf_cond" in liberty.read_text(encoding="utf-8") else liberty
+
+
+_SDF_CONDITION = re.compile(r"^\s*sdf_cond\w*\s*:.*$", re.MULTILINE)
+
+
+@step(version=1)
+def _unconditional(folder: Path, *, liberty: Path) -> Path:
+    path = folder / liberty.name
+    path.write_text(_SDF_CONDITION.sub("", liberty.read_text(encoding="utf-8")), encoding="utf-8")
+    return path
 
 
 def _critical_path(timing: ClockTiming, names: Mapping[str, TimingModule] | None) -> str:

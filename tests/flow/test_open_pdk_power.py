@@ -1,14 +1,17 @@
 """The whole way of a small design in an open PDK: synthesis, placement, timing with its wires, and power of replayed activity."""
 
+import re
 import subprocess
 from pathlib import Path
 
 import pytest
+from small_library import library_text
 
 from flow.block_power import block_power
 from flow.cache import run_step
 from flow.flipflop_memory import memory_verilog, recorded_words
 from flow.mapped_design import _timing_netlist
+from flow.measure import unconditional
 from flow.placement import place_module
 from flow.sta import time_design
 from flow.synth import synthesize
@@ -82,3 +85,14 @@ def test_a_design_in_sg13g2_has_timing_and_power_after_placement(tmp_path, monke
     # Without the words their contents are unknown, and that is refused.
     with pytest.raises(ToolError, match="must be known"):
         power(tmp_path / "window.vcd")
+
+
+def test_delays_under_a_condition_are_left_to_those_over_all_conditions(tmp_path):
+    """Icarus Verilog reads the conditions of some libraries and not those of others."""
+    plain, marked = library_text(1.0), tmp_path / "marked.lib"
+    marked.write_text(re.sub(r"(timing *\(\) *\{)", r'\1\n  sdf_cond : "(~A & B)";\n  sdf_cond_start : "~SE";\n', plain))
+    (tmp_path / "plain.lib").write_text(plain)
+    assert marked.read_text().count("sdf_cond") > 10
+    made = unconditional(marked, cache=tmp_path / "cache")
+    assert "".join(made.read_text().split()) == "".join(plain.split())
+    assert unconditional(tmp_path / "plain.lib", cache=tmp_path / "cache") == tmp_path / "plain.lib"
