@@ -10,6 +10,7 @@ from hw.golden import QuantizedLayer
 from hw.isa import INSTRUCTION_BYTES, Opcode, encode
 from hw.layer_emitter import LayerEmitter
 from hw.lowering import Lowering, folds, lower
+from hw.products import check_padding
 from hw.program import Program
 from hw.tensors import MemoryMap
 from hw.tiling import Tiling
@@ -49,6 +50,7 @@ def compile_network(
         layout = lowering.second if layer.shape.kind == "transpose" else lowering.input
         if index and lowerings[index - 1].output == layout:
             source = emitters[-1].output
+            check_padding(layers[index - 1], layer, lanes)
         else:
             source = memory_map.add(f"{name}.input", layout.size_bytes)
         second = None

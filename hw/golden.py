@@ -54,6 +54,9 @@ class QuantizedLayer:
             expected = (2, max(1, self.weights.shape[-1]))
         if self.weights.shape != expected:
             raise ConfigError(f"weights must be of shape {expected}, not {self.weights.shape} ({where})")
+        if shape.kind == "matmul" and (self.input_zero_point, self.second_zero_point) != (shape.input_zero_point, shape.second_zero_point):
+            given = f"{self.input_zero_point} and {self.second_zero_point}"
+            raise ConfigError(f"zero points of a matmul must be its shape's {shape.input_zero_point} and {shape.second_zero_point}, not {given} ({where})")
         if not learned and (self.bias.any() or np.ptp(self.multiplier) or np.ptp(self.shift)):
             raise ConfigError(f"bias must be 0 and scales equal over the channels of a {shape.kind}, not different ({where})")
         limits = {"bias": (-(2 ** (BIAS_BITS - 1)), 2 ** (BIAS_BITS - 1) - 1), "multiplier": (0, 2**MULTIPLIER_BITS - 1), "shift": (0, 2**SHIFT_BITS - 1)}
@@ -269,7 +272,7 @@ def random_layer(
     """A layer with random integers whose outputs fill the output range: scales follow from the weights' norms.
 
     `zero_points` are those of input (of both operands of an add) and output. Channels of conv and fc get scales of their own, within a factor of two.
-    Matmul's zero points of the input, which the hardware wants to be 0, are 0.
+    Those of a matmul's operands are its shape's.
     """
     low, high = value_range(activation_bits)
     integers = {
@@ -279,7 +282,7 @@ def random_layer(
         return add_layer(shape, tuple(rng.uniform(0.2, 1.0, 2)), activation_bits, weight_bits, **integers, second_zero_point=zero_points[0])
     if shape.kind == "matmul":
         scale = rng.uniform(0.5, 2.0) / ((high - low) / 4 * np.sqrt(shape.in_channels / shape.groups))
-        return scaled_layer(shape, scale, **integers | {"input_zero_point": 0})
+        return scaled_layer(shape, scale, **integers | {"input_zero_point": shape.input_zero_point}, second_zero_point=shape.second_zero_point)
     if shape.kind == "transpose":
         return scaled_layer(shape, 1.0, input_zero_point=0, output_zero_point=0, clip_low=low, clip_high=high)
     if shape.kind in ("max_pool", "average_pool"):

@@ -22,11 +22,11 @@ from hw.golden import QuantizedLayer, value_range
 from hw.isa import Engine, Opcode, Target
 from hw.layer_images import WeightTiles, parameter_image, parameter_pitch, tile_channels, weight_image
 from hw.lowering import LoweredLayer, Lowering
-from hw.on_chip import Destination, Residence, copies, destinations
+from hw.on_chip import Destination, Residence, copies, destinations, tile_words
 from hw.program import CompiledLayer
 from hw.schedule import Place, Step, schedule
 from hw.tensors import MemoryMap, Region, align
-from hw.tile_plan import ALL, PROBLEMS, Architecture, Plan, Tiling, activation_splits, architecture, inside, plan, stripes, weight_pieces
+from hw.tile_plan import ALL, PROBLEMS, Architecture, Plan, Tiling, activation_splits, architecture, constants_offset, inside, plan, stripes, weight_pieces
 from hw.transfers import Instruction, dram_runs, input_boxes, input_tile, interleave, output_tile
 
 
@@ -106,6 +106,7 @@ class LayerEmitter:
             self._spread(groups, place, self._load_weights(steps[place.step], place.slot, spread))
         for place in order.parameters.loads:
             self._spread(groups, place, [self._load_parameters(steps[place.step], place.slot)])
+        groups[0][:0] = self._constants()
 
         parts = plan_.subtiles * plan_.c_parts
         tiles = len(steps) // parts
@@ -172,7 +173,7 @@ class LayerEmitter:
             "kernel_w": n.kernel_w // n.taps,
             "act_x_stride": n.stride_w if t.tile_w > 1 else 0,
             "act_y_stride": n.stride_h * p.region_w if t.tile_h > 1 else 0,
-            "act_r_stride": n.dilation * p.region_w if n.kernel_h > 1 else 0,
+            "act_r_stride": constants_offset(self.arch, n) or (n.dilation * p.region_w if n.kernel_h > 1 else 0),
             "act_s_stride": n.dilation if n.kernel_w > 1 else 0,
             "act_c_stride": plane if n.c_groups > 1 else 0,
             "output_group_stride": t.tile_h * t.tile_w if t.tile_k > self.arch.lanes else 0,
@@ -202,8 +203,8 @@ class LayerEmitter:
         }
 
     def _load_weights(self, step: Step, slot: int, spread: int) -> list[Instruction]:
-        if self.numbers.product:
-            return [self._load_product_weights(step, slot)]
+        if self.lowering.rows:
+            return [self._load_product_weights(step, slot, row) for row, weight in enumerate(self.lowering.rows.weights) if weight is None]
         group = 0 if self.numbers.shared else step.group
         offset, words = self.weight_tiles[group, step.k_tile, step.subtile, step.c_part]
         size, pieces = weight_pieces(self.arch, words, spread)
@@ -222,22 +223,42 @@ class LayerEmitter:
             for i in range(pieces)
         ]
 
-    def _load_product_weights(self, step: Step, slot: int) -> Instruction:
-        """Vectors of the second operand as the weights of the tile's output channels: in the bank pass after pass, each with its words of channels."""
+    def _load_product_weights(self, step: Step, slot: int, row: int) -> Instruction:
+        """Vectors of the second operand as the weights of the tile's output channels in a kernel row: in the bank pass after pass, each with its rows of
+        words of channels."""
         t, n, cols = self.tiling, self.numbers, self.config.array.cols
         layout = self.lowering.second
         first = step.k_tile * t.tile_k + step.subtile * cols
         c_first, c_groups = step.c_part * t.tile_c, min(t.tile_c, n.c_groups - step.c_part * t.tile_c)
         passes = self._tile_channels(step.k_tile) // cols if self.plan.c_parts == 1 else 1
         fields = {"run_words": passes, "count1": 1, "count2": 1}
-        if n.c_groups > 1:
+        if n.kernel_h * n.c_groups > 1:
             fields = {
                 "run_words": 1, "count1": c_groups, "stride1_bytes": layout.plane_pitch_bytes, "bank_stride1": 1,
-                "count2": passes, "stride2_bytes": cols * layout.word_bytes, "bank_stride2": c_groups,
+                "count2": passes, "stride2_bytes": cols * layout.word_bytes, "bank_stride2": n.kernel_h * c_groups,
             }  # fmt: skip
         start = self.second.address + self.lowering.second_offset(step.image, step.group)
         address = start + c_first * layout.plane_pitch_bytes + first * layout.word_bytes
-        return Opcode.LOAD, {"target": Target.WEIGHT, "dram_address": address, "address_a": slot * self.plan.weight_tile_words, **fields}
+        bank = slot * self.plan.weight_tile_words + row * c_groups
+        return Opcode.LOAD, {"target": Target.WEIGHT, "dram_address": address, "address_a": bank, **fields}
+
+    def _constants(self) -> list[Instruction]:
+        """What the kernel rows of a product with zero points see besides its operands: into all slots at once, for the whole layer."""
+        n, t, p, rows = self.numbers, self.tiling, self.plan, self.lowering.rows
+        instructions: list[Instruction] = []
+        if rows is None:
+            return instructions
+        if rows.activation is not None:
+            fields = {"banks_a": (1 << self.arch.rows) - 1, "address_a": self._activation_base(0) + constants_offset(self.arch, n)}
+            fields |= {"run_words": tile_words(n, p, resident=self.residence is not None), "count1": 1, "count2": 1, "fill_value": rows.activation}
+            instructions.append((Opcode.FILL, {"target": Target.ACTIVATION, **fields}))
+        run_bytes = align(t.tile_c * self.arch.cols * self.config.weight_word_bytes)
+        counts = {"count1": t.tile_k // self.arch.cols // p.subtiles, "count2": p.weight_slots}
+        for number, (row, _) in enumerate(rows.constants):
+            fields = {"dram_address": self.weights.address + number * run_bytes, "run_words": t.tile_c, "address_a": row * t.tile_c, **counts}
+            fields |= {"bank_stride1": n.kernel_h * t.tile_c, "bank_stride2": p.weight_tile_words if p.weight_slots > 1 else 0}
+            instructions.append((Opcode.LOAD, {"target": Target.WEIGHT, **fields}))
+        return instructions
 
     def _load_parameters(self, step: Step, slot: int) -> Instruction:
         tile = 0 if self.numbers.uniform else step.group * self.plan.k_tiles + step.k_tile

@@ -19,10 +19,12 @@ def tile_channels(config: AcceleratorConfig, lowering: Lowering, tiling: Tiling,
 
 
 def weight_image(config: AcceleratorConfig, layer: QuantizedLayer, lowering: Lowering, tiling: Tiling, plan: Plan) -> tuple[np.ndarray, WeightTiles]:
-    """The bytes, and where each tile lies in them; nothing for products, whose weights are activations."""
-    if lowering.numbers.product:
-        return np.zeros(0, dtype=np.uint8), {}
+    """The bytes, and where each tile lies in them. Of products, whose weights are activations, the constants of kernel rows one after the other."""
     cols, lanes = config.array.cols, config.array.lanes
+    if lowering.rows:
+        words = [np.full(tiling.tile_c * cols * lanes, weight) for _, weight in lowering.rows.constants]
+        runs = [pack_words(one, config.precision.weight_bits) for one in words]
+        return np.concatenate([np.zeros(0, dtype=np.uint8), *(np.pad(run, (0, align(run.size) - run.size)) for run in runs)]), {}
     weights = lowering.expand_weights(layer.weights)
     groups, _, channels, kernel_h, kernel_w = weights.shape
     tiles: WeightTiles = {}
@@ -73,11 +75,7 @@ def hardware_parameters(config: AcceleratorConfig, layer: QuantizedLayer) -> np.
     low, high = value_range(config.precision.weight_bits)
     if layer.weights.size and (layer.weights.min() < low or layer.weights.max() > high):
         raise ConfigError(f"weights must be {low} to {high}, not {layer.weights.min()} to {layer.weights.max()} ({name})")
-    if shape.kind in ("matmul", "transpose") and (layer.input_zero_point or layer.second_zero_point):
-        zeros = f"{layer.input_zero_point} and {layer.second_zero_point}"
-        raise ConfigError(f"zero points of a product of activations must be 0, not {zeros} ({name}); quantize its operands symmetrically, to signed integers")
-    magnitude, offset = _weight_sums(layer, config.precision.weight_bits)
-    largest = magnitude << config.precision.activation_bits - 1
+    largest, offset = _sums(config, layer)
     if largest >= 1 << config.array.acc_bits - 1:
         raise ConfigError(f"acc_bits must be such that a sum of {largest} fits, not {config.array.acc_bits} ({name}); use more bits or smaller weights")
     activation_low, activation_high = value_range(config.precision.activation_bits)
@@ -92,7 +90,19 @@ def hardware_parameters(config: AcceleratorConfig, layer: QuantizedLayer) -> np.
     return words.astype("<i8").view(np.uint8).reshape(-1, PARAMETER_BYTES)
 
 
-def _weight_sums(layer: QuantizedLayer, weight_bits: int) -> tuple[int, np.ndarray | int]:
+def _sums(config: AcceleratorConfig, layer: QuantizedLayer) -> tuple[int, np.ndarray | int]:
+    """(largest magnitude of a sum, what the zero points add to all of them)."""
+    highest = 1 << config.precision.activation_bits - 1
+    if layer.shape.kind == "matmul":  # its weights are activations, of which the bits are all that is known
+        first, second, depth = layer.input_zero_point, layer.second_zero_point, layer.shape.in_channels // layer.shape.groups
+        if first:  # lanes beyond the channels hold it
+            depth = align(depth, config.array.lanes)
+        return depth * highest * (highest + abs(first) + abs(second)), -depth * first * second
+    magnitude, offset = _weight_sums(layer)
+    return magnitude * highest, offset
+
+
+def _weight_sums(layer: QuantizedLayer) -> tuple[int, np.ndarray | int]:
     """(largest sum of the weights' magnitudes over the channels, what the zero points add to the sums)."""
     s, zero = layer.shape, layer.input_zero_point
     if s.kind == "average_pool":
@@ -104,7 +114,5 @@ def _weight_sums(layer: QuantizedLayer, weight_bits: int) -> tuple[int, np.ndarr
         return int(sums.sum()), zero * sums[0] + layer.second_zero_point * sums[1]
     if s.kind == "transpose":
         return 1, 0
-    if s.kind == "matmul":  # its weights are activations, of which the bits are all that is known
-        return s.in_channels // s.groups << weight_bits - 1, 0
     weights = layer.weights.reshape(s.out_channels, -1)
     return int(np.abs(weights, dtype=np.int64).sum(axis=1).max()), zero * weights.sum(axis=1, dtype=np.int64)

@@ -24,6 +24,7 @@ class LayerShape(Settings):
     * `add`: the sum of two tensors of this size.
     * `matmul`: the product of two activations, `groups` (heads) of them: in_h vectors of in_channels / groups each times
       a second operand of out_channels / groups vectors as long. That is a fully connected layer with groups and an activation as weights.
+      Only of a matmul the zero points of the operands (as signed integers) are part of what it costs: `hw.products` says why.
     * `transpose`: each group's in_h vectors of in_channels / groups as in_channels / groups vectors of in_h: makes the second operand of
       a matmul whose reduction runs over the vectors.
 
@@ -46,6 +47,8 @@ class LayerShape(Settings):
     pad_right: int = Field(0, ge=0)
     dilation: int = Field(1, ge=1)
     groups: int = Field(1, ge=1)
+    input_zero_point: int = Field(0, ge=-(1 << 15), lt=1 << 15)
+    second_zero_point: int = Field(0, ge=-(1 << 15), lt=1 << 15)
     relu: bool = False
 
     @model_validator(mode="before")
@@ -127,10 +130,12 @@ class LayerShape(Settings):
 
 _WINDOW = ("in_h", "in_w", "kernel_h", "kernel_w", "stride_h", "stride_w", "pad_top", "pad_bottom", "pad_left", "pad_right", "dilation", "groups")
 _FREE = {
-    "conv": (_WINDOW, ""), "max_pool": (_WINDOW, ""), "average_pool": (_WINDOW, ""),
+    "conv": (_WINDOW, "a convolution without zero points, which cost it nothing"),
+    "max_pool": (_WINDOW, "a pooling without zero points, which cost it nothing"),
+    "average_pool": (_WINDOW, "a pooling without zero points, which cost it nothing"),
     "add": (("in_h", "in_w", "groups"), "an add with only in_channels, in_h and in_w"),
     "fc": (("in_h",), "a fully connected layer with only in_channels, out_channels and in_h"),
-    "matmul": (("in_h", "groups"), "a matmul with only in_channels, out_channels, in_h and groups"),
+    "matmul": (("in_h", "groups", "input_zero_point", "second_zero_point"), "a matmul with only in_channels, out_channels, in_h, groups and zero points"),
     "transpose": (("in_h", "groups"), "a transpose with only in_channels, in_h and groups"),
 }  # fmt: skip
 """Which sizes besides the channels a kind may state, and what to say of others."""

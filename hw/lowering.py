@@ -9,7 +9,8 @@
 * Pooling is a depthwise layer of weights 1, add one whose reduction runs over the words of both operands. All their groups have the same weights
   and parameters, which are loaded once.
 * The second operand of a matmul lies in DRAM as the weights of its output channels: words of `lanes` channels of one vector. Each image and head
-  is a channel group. A transpose is the product of the identity matrix, which the compiler writes, and the input.
+  is a channel group. A transpose is the product of the identity matrix, which the compiler writes, and the input. What zero points add to a product are
+  further rows of its kernel (`hw.products`).
 """
 
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ import numpy as np
 from hw.config import AcceleratorConfig
 from hw.errors import ConfigError
 from hw.layers import DIAGONAL, LayerShape
+from hw.products import KernelRows, kernel_rows
 from hw.tensors import TensorLayout, align, tensor_layout
 
 
@@ -46,7 +48,7 @@ class LoweredLayer(NamedTuple):
     stride_h: int
     stride_w: int
     dilation: int
-    """0 if the steps of the kernel all see the same word (add)."""
+    """0 if the steps of the kernel all see the same word (add, products)."""
     pad_top: int
     pad_left: int
     in_row_bytes: int
@@ -61,7 +63,7 @@ class LoweredLayer(NamedTuple):
     shared: int
     """1 if all channel groups have the same weights."""
     product: int
-    """1 if the weights are activations (matmul, transpose)."""
+    """Of a matmul or transpose, the kernel rows whose weights are the second operand: 1, and more where the first has a zero point; else 0."""
     taps: int
     """Kernel columns that one step takes side by side; 1 except for depthwise layers on designs with `depthwise_taps`."""
 
@@ -84,6 +86,8 @@ class Lowering:
     output: TensorLayout
     second: TensorLayout | None = None
     """The second operand of add and matmul; of a transpose the input."""
+    rows: KernelRows | None = None
+    """Of a product."""
 
     @property
     def vectors(self) -> bool:
@@ -266,7 +270,7 @@ def _lower_product(config: AcceleratorConfig, shape: LayerShape, batch: int) -> 
     depth = shape.in_channels // heads
     if config.precision.weight_bits != config.precision.activation_bits:
         raise ConfigError(f"weight_bits must be activation_bits for the product of two activations, not {config.precision.weight_bits} ({shape.name})")
-    vectors = shape.out_channels // heads
+    vectors, rows = shape.out_channels // heads, kernel_rows(shape, config.precision.activation_bits)
     second = tensor_layout(config, batch, shape.in_channels, vectors, heads=heads, sequence=True)
     if shape.kind == "transpose":
         source = tensor_layout(config, 1, depth, depth)
@@ -275,8 +279,9 @@ def _lower_product(config: AcceleratorConfig, shape: LayerShape, batch: int) -> 
     result = tensor_layout(config, batch, shape.out_channels, shape.out_h, heads=heads)
     numbers = LoweredLayer(
         images=1, groups=batch * heads, c_groups=-(-depth // config.array.lanes), in_planes=source.planes, k_per_group=vectors, in_h=source.height, in_w=1,
-        out_h=result.height, out_w=1, kernel_h=1, kernel_w=1, stride_h=1, stride_w=1, dilation=1, pad_top=0, pad_left=0,
+        out_h=result.height, out_w=1, kernel_h=len(rows.weights), kernel_w=1, stride_h=1, stride_w=1, dilation=0, pad_top=0, pad_left=0,
         in_row_bytes=source.row_pitch_bytes, in_plane_bytes=source.plane_pitch_bytes,
-        out_row_bytes=result.row_pitch_bytes, out_plane_bytes=result.plane_pitch_bytes, operands=1, uniform=1, shared=0, product=1, taps=1,
+        out_row_bytes=result.row_pitch_bytes, out_plane_bytes=result.plane_pitch_bytes, operands=1, uniform=1, shared=0, product=rows.second_reads,
+        taps=1,
     )  # fmt: skip
-    return Lowering(shape=shape, batch=batch, fold=False, merged_groups=1, numbers=numbers, input=source, output=result, second=second)
+    return Lowering(shape=shape, batch=batch, fold=False, merged_groups=1, numbers=numbers, input=source, output=result, second=second, rows=rows)

@@ -14,6 +14,7 @@ from hw.isa import INSTRUCTION_BYTES, Opcode, encode
 from hw.layer_emitter import LayerEmitter
 from hw.lowering import Lowering, folds, lower
 from hw.on_chip_choice import LayerPlan, choose_plans
+from hw.products import check_padding
 from hw.program import NetworkProgram, PlacedTensor, Segment
 from hw.tensors import MemoryMap, Region, TensorLayout, align, tensor_layout
 from hw.tiling import Tiling
@@ -78,7 +79,7 @@ def _check_bits(config: AcceleratorConfig, graph: Graph) -> None:
     for tensor in graph.tensors.values():
         if tensor.bits > config.precision.activation_bits:
             what = f"activation_bits must be at least the {tensor.bits} bits of tensor {tensor.name}, not {config.precision.activation_bits} ({config.name})"
-            raise ConfigError(f"{what}; use a wider design, or quantize to fewer bits (operands of a product: with zero point 0)")
+            raise ConfigError(f"{what}; use a wider design, or quantize to fewer bits")
 
 
 def _lower(config: AcceleratorConfig, graph: Graph, step: LayerStep) -> Lowering:
@@ -174,10 +175,9 @@ def _attach(graph: Graph, step: LayerStep, lowering: Lowering, layouts: Mapping[
     written = n.groups * n.k_per_group if not n.product else graph.tensors[step.output].channels
     if step.output in graph.parts and written > align(graph.tensors[step.output].channels, lowering.output.lanes):
         raise ConfigError(f"output of {step.name} must make whole blocks of {n.k_per_group} channels to be part of {graph.parts[step.output][0]}")
-    if step.layer.shape.kind == "matmul" and step.layer.shape.in_channels // step.layer.shape.groups % lowering.input.lanes:
-        producers = [one for one in graph.steps if one.output == step.input]
-        if producers and isinstance(producers[0], LayerStep) and producers[0].layer.shape.kind not in ("conv", "fc"):
-            raise ConfigError(f"channels of a head of {step.input} must be a multiple of {lowering.input.lanes} lanes for layer {step.name}")
+    for producer in graph.layers:
+        if graph.whole(producer.output) == graph.whole(step.input):
+            check_padding(producer.layer, step.layer, lowering.input.lanes)
     return replace(lowering, **{field: layouts[name] for field, name in uses.items()})
 
 

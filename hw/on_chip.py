@@ -12,7 +12,7 @@ from typing import NamedTuple
 from hw.isa import Opcode, Target
 from hw.lowering import LoweredLayer, Lowering
 from hw.schedule import Step
-from hw.tile_plan import Architecture, Plan, Tiling
+from hw.tile_plan import Architecture, Plan, Tiling, constants_offset
 from hw.tiling import Traffic
 from hw.transfers import InputTile, Instruction, copy_runs, input_tile, output_tile, shared_rows
 
@@ -25,10 +25,15 @@ class Residence:
     base: int
 
 
-def activation_words(n: LoweredLayer, p: Plan, *, resident: bool) -> int:
-    """Words of every activation bank that a layer uses, its input on chip or not."""
+def tile_words(n: LoweredLayer, p: Plan, *, resident: bool) -> int:
+    """Words of every activation bank that hold a layer's tiles, its input on chip or not."""
     slots = n.groups * p.spatial_tiles * p.c_parts if resident else p.activation_slots
     return slots * p.activation_tile_words
+
+
+def activation_words(a: Architecture, n: LoweredLayer, p: Plan, *, resident: bool) -> int:
+    """Words of every activation bank from the first to the last that a layer uses."""
+    return constants_offset(a, n) + tile_words(n, p, resident=resident)
 
 
 def on_chip_traffic(m: Traffic, n: LoweredLayer, p: Plan, *, operands: int, stored: bool) -> Traffic:
@@ -38,7 +43,8 @@ def on_chip_traffic(m: Traffic, n: LoweredLayer, p: Plan, *, operands: int, stor
         repeats = m.activation_loads // (n.groups * p.spatial_tiles * p.c_parts)
         loaded = {name: getattr(m, name) // repeats * (n.operands - operands) // n.operands
                   for name in ("activation_read_bytes", "activation_runs", "activation_load_words")}  # fmt: skip
-        m = m._replace(**loaded, fill_words=m.fill_words // repeats, activation_loads=m.activation_loads // repeats)
+        fill_words = tile_words(n, p, resident=True) if n.product > 1 else m.fill_words // repeats
+        m = m._replace(**loaded, fill_words=fill_words, activation_loads=m.activation_loads // repeats)
     return m if stored else m._replace(output_write_bytes=0, output_runs=0, output_store_words=0)
 
 

@@ -63,7 +63,7 @@ class _Candidates:
         for index, t in enumerate(self.tilings):
             m, p = measure(a, n, t), plan(a, n, t)
             for found in range(2 if self.operands else 1):
-                self.words[found, index] = activation_words(n, p, resident=bool(found))
+                self.words[found, index] = activation_words(a, n, p, resident=bool(found))
                 for kept in range(2):
                     moved = on_chip_traffic(m, n, p, operands=len(self.operands) if found else 0, stored=not kept or self.stored_if_kept)
                     if kept:  # the load engine copies

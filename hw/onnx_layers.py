@@ -176,19 +176,13 @@ class LayerBuilder:
         return replace(a, tensor=result.name)
 
     def matmul(self, name: str, a: View, b: View, target: Tensor, ending, where: str) -> View:
-        """Two activations: (.., vectors, channels) x (.., channels, vectors). If b's channels run the other way it is transposed first.
-
-        The array multiplies integers as they are, so an operand whose zero point is not 0 is centred first.
-        """
+        """Two activations: (.., vectors, channels) x (.., channels, vectors). If b's channels run the other way it is transposed first."""
         first, second = self.tensors[a.tensor], self.tensors[b.tensor]
         heads = a.shape[1] if len(a.shape) == 4 else 1
         expected = ["n", "c", "h", "c"] if len(a.shape) == 4 else ["n", "h", "c"]
         if not _alike(a.letters, expected):
             raise ConfigError(f"first operand must be (batch, heads, vectors, channels), not axes {a.letters} ({where})")
         turned = [*expected[:-2], "c", "h"]
-        same = a.tensor == b.tensor
-        first = self._centred(first, name)
-        second = first if same else self._centred(second, name)
         if not _alike(b.letters, turned):
             if not _alike(b.letters, expected):
                 raise ConfigError(f"second operand must be (batch, heads, channels, vectors) of a tensor, not axes {b.letters} ({where})")
@@ -198,24 +192,14 @@ class LayerBuilder:
             layer = scaled_layer(shape, 1.0, input_zero_point=0, output_zero_point=0, clip_low=second.low, clip_high=second.high)
             self._append(layer, second, new)
             second = new
-        shape = _shape(where, name=name, kind="matmul", in_channels=first.channels, out_channels=heads * b.shape[-1], in_h=first.height, groups=heads)
+        shape = _shape(where, name=name, kind="matmul", in_channels=first.channels, out_channels=heads * b.shape[-1], in_h=first.height, groups=heads,
+                       input_zero_point=first.zero_point, second_zero_point=second.zero_point)  # fmt: skip
         result = replace(target, channels=shape.out_channels, height=first.height, heads=heads)
         self._scaled(shape, first, first.scale * second.scale / result.scale, result, ending, second)
         plain = view(result.name, (self.batch, result.height, result.channels), "nhc")
         if len(a.shape) == 3:
             return plain
         return plain.reshape((self.batch, result.height, heads, b.shape[-1]), where).transpose((0, 2, 1, 3))
-
-    def _centred(self, tensor: Tensor, name: str) -> Tensor:
-        """The tensor with zero point 0, exactly: differences take one bit more."""
-        if not tensor.zero_point:
-            return tensor
-        new = replace(tensor, name=self.unique(f"{tensor.name}.centred", self.tensors), zero_point=0, offset=0, bits=tensor.bits + 1)
-        shape = LayerShape(name=self.unique(f"{name}.centre", self.layer_names), kind="average_pool", in_channels=tensor.channels, in_h=tensor.height,
-                           in_w=tensor.width)  # fmt: skip
-        integers = {"input_zero_point": tensor.zero_point, "output_zero_point": 0, "clip_low": new.low, "clip_high": new.high}
-        self._append(scaled_layer(shape, 1.0, **integers), tensor, new)
-        return new
 
     def concat(self, name: str, views: list[View], axis: int, target: Tensor, ending, where: str) -> View:
         """Tensors behind each other in the channels: each is made where it belongs, or copied there if something else needs it otherwise."""
@@ -267,7 +251,8 @@ class LayerBuilder:
     def _scaled(self, shape: LayerShape, source: Tensor, scale: float, result: Tensor, ending, second: Tensor | None = None) -> None:
         low, high = _clips(result, ending)
         layer = scaled_layer(
-            shape, scale * ending.gain, input_zero_point=source.zero_point, output_zero_point=result.zero_point, clip_low=low, clip_high=high
+            shape, scale * ending.gain, input_zero_point=source.zero_point, second_zero_point=second.zero_point if second else 0,
+            output_zero_point=result.zero_point, clip_low=low, clip_high=high,
         )  # fmt: skip
         self._append(layer, source, result, second)
 

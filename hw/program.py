@@ -48,6 +48,11 @@ class CompiledLayer:
         """Whether the host writes the second operand, of a layer that has one."""
         return self.second is not None and self.second.name == f"{self.name}.second"
 
+    @property
+    def padding(self) -> int:
+        """What lanes beyond the channels of the input must hold; only a matmul takes notice (`hw.products`)."""
+        return self.input_zero_point if self.lowering.shape.kind == "matmul" else 0
+
 
 @dataclass(frozen=True, kw_only=True)
 class Program:
@@ -89,7 +94,7 @@ class Program:
         memory = self.image.copy()
         for name, x in inputs.items():
             layer, region, layout = wanted[name]
-            data = layout.pack(layer.lowering.expand_input(x, layer.input_zero_point))
+            data = layout.pack(layer.lowering.expand_input(x, layer.input_zero_point), fill=layer.padding if layout is layer.lowering.input else 0)
             first = region.address - self.base_address
             memory[first : first + data.size] = data
         return memory
@@ -163,7 +168,7 @@ class NetworkProgram:
         placed = self.tensors[name]
         if placed.folding:
             values = placed.folding.expand_input(values, placed.tensor.zero_point)
-        data = placed.layout.pack(values)
+        data = placed.layout.pack(values, fill=placed.tensor.zero_point)
         first = placed.address - self.base_address
         memory[first : first + data.size] = data
 

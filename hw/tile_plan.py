@@ -10,7 +10,8 @@ A layer is computed tile by tile, channel group after channel group:
 A spatial tile is `rows` stripes of tile_h x tile_w output pixels of one image, a k tile is tile_k output channels. Usually one
 COMPUTE makes a tile. If the input channels are split (tile_c < c_groups) a tile has one output word (tile_k = channel_block) and takes
 a COMPUTE for every part of the channels, for every `cols` output channels. A bank holds two tiles in turn, or all tiles of a
-channel group if they fit (each is then loaded once), and for split channels also the parts of two tiles, or any two parts.
+channel group if they fit (each is then loaded once), and for split channels also the parts of two tiles, or any two parts. Where a
+product's first operand has a zero point the activation banks hold tiles in one half only, and as many constants in the other (`constants_offset`).
 """
 
 from typing import NamedTuple
@@ -128,6 +129,13 @@ def _hold(bank, tile, all_tiles, set_tiles, total):
 
 
 @njit(cache=True)
+def constants_offset(a: Architecture, l: LoweredLayer):  # noqa: E741
+    """Words of an activation bank from a tile to the constants that odd rows of a product's kernel see in its place, 0 if there are none. Twice that is
+    the whole bank, so that addresses, which wrap, come back to the tile in even rows."""
+    return a.activation_words // 2 if l.product > 1 else 0
+
+
+@njit(cache=True)
 def plan(a: Architecture, l: LoweredLayer, t: Tiling) -> Plan:  # noqa: E741
     """The tiling worked out, or the first reason why it is not legal in `problem`."""
     block = max(a.cols, a.lanes)
@@ -142,7 +150,8 @@ def plan(a: Architecture, l: LoweredLayer, t: Tiling) -> Plan:  # noqa: E741
     activation_tile, weight_tile = region_h * region_w * t.tile_c, passes * steps * t.tile_c
     output_tile = t.tile_k // a.lanes * t.tile_h * t.tile_w
     output_slots = min(2, l.groups * k_tiles * spatial)
-    activations_hold, activation_slots = _hold(a.activation_words, activation_tile, spatial * c_parts, c_parts, l.groups * spatial * c_parts)
+    room = a.activation_words - constants_offset(a, l)
+    activations_hold, activation_slots = _hold(room, activation_tile, spatial * c_parts, c_parts, l.groups * spatial * c_parts)
     weight_parts = subtiles * c_parts
     weight_groups = 1 if l.shared else l.groups
     weights_hold, weight_slots = _hold(a.weight_words, weight_tile, k_tiles * weight_parts, weight_parts, weight_groups * k_tiles * weight_parts)
@@ -157,6 +166,8 @@ def plan(a: Architecture, l: LoweredLayer, t: Tiling) -> Plan:  # noqa: E741
     elif max(l.in_plane_bytes, l.out_plane_bytes) >= 1 << 28 or output_tile >= 1 << 14:
         problem = SHAPE
     elif split and l.shared:
+        problem = SHAPE
+    elif l.product and l.kernel_h > 1 and (l.c_groups % t.tile_c or weight_slots > 4095):  # constant weights keep their places, loaded by one instruction
         problem = SHAPE
     elif split and (t.tile_k != block or t.tile_h * t.tile_w > a.acc_depth):
         problem = SHAPE

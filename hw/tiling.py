@@ -261,12 +261,12 @@ def measure(a: Architecture, l: LoweredLayer, t: Tiling) -> Traffic:  # noqa: E7
         parameter_bytes += ceil_div(tile_k * PARAMETER_BYTES, a.axi_bytes) * a.axi_bytes
         if l.product:  # a run for each word of channels of each pass, but one if all follow on each other; runs do not cross a beat if they are less
             tile_passes = tile_k // a.cols
-            if l.c_groups == 1:
+            if steps == 1:
                 weight_bytes += beat_bytes(k_tile * t.tile_k // a.cols * round_bytes, tile_passes * round_bytes, a.axi_bytes)
             else:
-                weight_bytes += tile_passes * l.c_groups * max(round_bytes, a.axi_bytes)
-            weight_runs += 1 if l.c_groups == 1 else tile_passes * l.c_groups
-            weight_instructions += p.subtiles * p.c_parts * l.groups
+                weight_bytes += l.product * tile_passes * l.c_groups * max(round_bytes, a.axi_bytes)
+            weight_runs += 1 if steps == 1 else l.product * tile_passes * l.c_groups
+            weight_instructions += l.product * p.subtiles * p.c_parts * l.groups
         elif p.c_parts == 1:
             words = tile_k // a.cols * steps
             weight_bytes += ceil_div(words * round_bytes, a.axi_bytes) * a.axi_bytes
@@ -281,13 +281,24 @@ def measure(a: Architecture, l: LoweredLayer, t: Tiling) -> Traffic:  # noqa: E7
             weight_instructions += p.subtiles * p.c_parts * l.groups
     weight_instructions *= weight_repeats
     weight_runs = weight_runs * l.groups * weight_repeats if l.product else weight_instructions
+    weight_bytes *= weight_groups * weight_repeats
+    weight_words = passes * a.cols * steps * weight_groups * weight_repeats
+    fill_words, constant_instructions = 0, 0
+    if l.product and l.kernel_h > 1:  # constants are brought once, into every slot
+        rows, slot_passes = l.kernel_h - l.product, p.weight_slots * (t.tile_k // a.cols // p.subtiles)
+        weight_words = weight_words // l.kernel_h * l.product + rows * slot_passes * t.tile_c * a.cols
+        weight_bytes += rows * slot_passes * beat_bytes(0, t.tile_c * round_bytes, a.axi_bytes)
+        weight_runs += rows * slot_passes
+        constant_instructions = rows
+        if l.product > 1:
+            fill_words, constant_instructions = p.activation_slots * p.activation_tile_words, rows + 1
     parameter_loads, parameter_words = l.groups * p.k_tiles * parameter_repeats, channels * l.groups * parameter_repeats
     parameter_bytes *= l.groups * parameter_repeats
     if l.uniform:
         parameter_loads, parameter_words = 1, min(t.tile_k, channels)
         parameter_bytes = ceil_div(parameter_words * PARAMETER_BYTES, a.axi_bytes) * a.axi_bytes
     store_scale = l.groups * l.images
-    instructions = 1 + computes + activation_instructions + weight_instructions + parameter_loads + out.instructions * store_scale
+    instructions = 1 + computes + constant_instructions + activation_instructions + weight_instructions + parameter_loads + out.instructions * store_scale
 
     # Of one image: pixels of one stripe and of all working ones, words read for them in a step, blocks of one pass.
     pixels, row_pixels, words, row_words, blocks = 0, 0, 0, 0, 0
@@ -305,7 +316,7 @@ def measure(a: Architecture, l: LoweredLayer, t: Tiling) -> Traffic:  # noqa: E7
     return Traffic(
         problem=LEGAL,
         activation_read_bytes=act.bytes * scale,
-        weight_read_bytes=weight_bytes * weight_groups * weight_repeats,
+        weight_read_bytes=weight_bytes,
         parameter_read_bytes=parameter_bytes,
         output_write_bytes=out.bytes * store_scale,
         program_read_bytes=instructions * INSTRUCTION_BYTES,
@@ -314,8 +325,8 @@ def measure(a: Architecture, l: LoweredLayer, t: Tiling) -> Traffic:  # noqa: E7
         parameter_runs=parameter_loads,
         output_runs=out.runs * store_scale,
         activation_load_words=act.words * scale,
-        fill_words=act.fill_words * scale,
-        weight_load_words=passes * a.cols * steps * weight_groups * weight_repeats,
+        fill_words=act.fill_words * scale + fill_words,
+        weight_load_words=weight_words,
         parameter_load_words=parameter_words,
         output_store_words=out.words * store_scale,
         instructions=instructions,
@@ -328,7 +339,7 @@ def measure(a: Architecture, l: LoweredLayer, t: Tiling) -> Traffic:  # noqa: E7
         blocks=passes_all * blocks * p.c_parts,
         multiplier_uses=passes_all * row_pixels * steps * a.cols * a.lanes,
         activation_reads=passes_all * row_words * steps,
-        activation_writes=act.writes * scale,
+        activation_writes=act.writes * scale + fill_words * a.rows,
         weight_reads=passes_all * blocks * steps * a.cols,
         accumulator_accesses=passes_all * row_pixels * steps * a.cols,
         post_outputs=passes_all * row_pixels * a.cols,

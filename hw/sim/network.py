@@ -52,21 +52,22 @@ def random_workload(
     """`shapes`, one after the other, with data of a `kind` (see `hw.golden.DATA_KINDS`) drawn from `seed`; `tilings` and `fold_first` as for
     `compile_network`.
 
-    `zero_points` are those of every layer's input and output; they must be equal where a layer reads another's output.
+    `zero_points` are those of every layer's input and output; they must be equal where a layer reads another's output. Those of a matmul's operands are
+    its shape's.
     """
     rng = np.random.default_rng(seed)
     bits = config.precision.activation_bits
     layers = [random_layer(shape, rng, bits, config.precision.weight_bits, kind, zero_points) for shape in shapes]
     program = compile_network(config, layers, batch=batch, base_address=base_address, tilings=tilings, fold_first=fold_first)
     inputs = {}
-    for compiled in program.layers:
+    for layer, compiled in zip(layers, program.layers, strict=True):
         s = compiled.lowering.shape
         if compiled.has_own_input:
             size = (batch, s.in_channels) if s.kind == "fc" and s.in_h == 1 else (batch, s.in_channels, s.in_h, s.in_w)
-            inputs[s.name] = activations(size, bits, rng, kind, zero_points[0])
+            inputs[s.name] = activations(size, bits, rng, kind, layer.input_zero_point)
         if compiled.has_own_second:
             sizes = (s.in_h, s.in_w) if s.kind == "add" else (s.out_channels // s.groups, 1)
-            inputs[f"{s.name}.second"] = activations((batch, s.in_channels, *sizes), bits, rng, kind, zero_points[0])
+            inputs[f"{s.name}.second"] = activations((batch, s.in_channels, *sizes), bits, rng, kind, layer.second_zero_point)
     return Workload(layers=tuple(layers), program=program, inputs=inputs)
 
 

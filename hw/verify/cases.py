@@ -208,7 +208,8 @@ def _case(rng: random.Random, config: AcceleratorConfig, operator: str, index: i
     if operator == "transpose":
         zero_points = (0, 0)
     elif operator == "matmul":
-        zero_points = (0, zero_points[1])
+        operands = {"input_zero_point": zero_points[0], "second_zero_point": rng.choice((low, 0, high, rng.randint(low, high)))}
+        shapes = [shapes[0].model_copy(update=operands)]
     elif not shapes[0].vectors and rng.random() < 0.25:  # a layer that reads the output of the first
         channels = _between(rng, 1, 24)
         following = {"name": "second", "kind": "conv", "in_channels": shapes[0].out_channels, "out_channels": channels}
@@ -299,7 +300,7 @@ def impossible(operator: str) -> set[tuple[str, str]]:
         "max pool": {"dilation": "1", "input channels to lanes": "1", "output channels to block": "1"},
         "average pool": {"input channels to lanes": "1", "output channels to block": "1"},
         "add": image | {"input channels to lanes": "1", "output channels to block": "1"},
-        "matmul": image | {"image width": "1", "input zero point": "between"},
+        "matmul": image | {"image width": "1"},
         "transpose": image | {"image width": "1", "input zero point": "between", "output zero point": "between", "relu": "no"},
     }.get(operator, {})  # fmt: skip
     allowed = {parameter: only if isinstance(only, tuple) else (only,) for parameter, only in fixed.items()}

@@ -44,20 +44,20 @@ def mobilenet(path, activations=np.int8, seed=0, channels=8, size=9):
     return m.save(path, (2, channels, size, size), y, (2, channels, size // 2, size // 2))
 
 
-def attention(path, seed=0, heads=2, depth=8, tokens=6, activations=np.int8):
-    """One attention block over two sequences with softmax, which only the host runs, and a residual. With uint8 no zero point is in the middle."""
+def attention(path, seed=0, heads=2, depth=8, tokens=6, activations=np.int8, zero=0, softmax=(1 / 127, 0)):
+    """One attention block over two sequences with softmax, which only the host runs, and a residual. `zero` is the zero point of most tensors, the value
+    and the output have others unless it is 0; `softmax` are the numbers of that."""
     rng, m, width = np.random.default_rng(seed), QdqModel(activations), heads * depth
-    zero, softmax = (0, (1 / 127, 0)) if activations is np.int8 else (117, (1 / 256, 0))
-    x = m.quantized("x", 0.02, zero)
+    x, other = m.quantized("x", 0.02, zero), zero + 9 if zero else 0
 
-    def linear(value, scale):
+    def linear(value, scale, zero=zero):
         product = m.learned("MatMul", value, rng.normal(size=(width, width)) / 4, None, 0.02, axis=1)
         return m.quantized(m.node("Add", m.constant((rng.normal(size=width) / 10).astype(np.float32)), product), scale, zero)
 
     def split(value, order):
         return m.node("Transpose", m.node("Reshape", value, m.constant(np.array([0, 0, heads, depth]))), perm=order)
 
-    q, k, v = split(linear(x, 0.03), [0, 2, 1, 3]), split(linear(x, 0.03), [0, 2, 3, 1]), split(linear(x, 0.03), [0, 2, 1, 3])
+    q, k, v = split(linear(x, 0.03), [0, 2, 1, 3]), split(linear(x, 0.03), [0, 2, 3, 1]), split(linear(x, 0.03, other), [0, 2, 1, 3])
     scores = m.quantized(m.node("Div", m.node("MatMul", q, k), m.constant(np.float32(np.sqrt(depth)))), 0.05, zero)
     y = m.quantized(m.node("MatMul", m.quantized(m.node("Softmax", scores, axis=-1), *softmax), v), 0.03, zero)
     y = m.node("Reshape", m.node("Transpose", y, perm=[0, 2, 1, 3]), m.constant(np.array([0, 0, width])))

@@ -4,6 +4,7 @@ from hypothesis import assume
 from hypothesis import strategies as st
 
 from hw.config import AcceleratorConfig, Array, Buffers, Memory, Precision
+from hw.golden import value_range
 from hw.layers import LayerShape
 from hw.tiling import Tiling, architecture, plan
 
@@ -110,9 +111,17 @@ def channel_windows(draw, name: str = "drawn", max_size: int = 12, max_channels:
 
 @st.composite
 def operators_on_configurations(draw, max_bank_words: int = 256, **sizes) -> tuple[AcceleratorConfig, LayerShape]:
-    """A configuration and a layer; for products of activations, with weights as wide as activations."""
+    """A configuration and a layer; for products of activations, with weights as wide as activations, and zero points of any kind."""
     config, shape = draw(configurations(max_bank_words=max_bank_words)), draw(operators(**sizes))
+    if shape.kind == "matmul":
+        shape = shape.model_copy(update={name: draw(zero_points(config.precision.activation_bits)) for name in ("input_zero_point", "second_zero_point")})
     return for_products(config) if shape.kind in ("matmul", "transpose") else config, shape
+
+
+def zero_points(bits: int) -> st.SearchStrategy[int]:
+    """0, the extremes and any other, each as often."""
+    low, high = value_range(bits)
+    return st.one_of(st.just(0), st.just(low), st.just(high), st.integers(low, high))
 
 
 def for_products(config: AcceleratorConfig) -> AcceleratorConfig:

@@ -83,6 +83,8 @@ SMALL_LAYERS = {
     "max pooling": [LayerShape(name="pool", kind="max_pool", in_channels=6, in_h=9, in_w=8, kernel_h=3, kernel_w=3, stride_h=2, pad_top=1, pad_left=1)],
     "add": [LayerShape(name="add", kind="add", in_channels=10, in_h=7, in_w=5, relu=True)],
     "matmul": [LayerShape(name="matmul", kind="matmul", in_channels=2 * 12, out_channels=2 * 9, in_h=7, groups=2)],
+    "matmul with zero points": [LayerShape(name="matmul", kind="matmul", in_channels=2 * 12, out_channels=2 * 9, in_h=7, groups=2, input_zero_point=-128,
+                                           second_zero_point=31)],
     "transpose": [LayerShape(name="transpose", kind="transpose", in_channels=2 * 8, in_h=7, groups=2)],
     "sequence": [LayerShape(name="fc", kind="fc", in_channels=18, out_channels=10, in_h=5)],
     "three layers": [conv(4, 8, 8, 8, name="a", relu=True), conv(8, 12, 8, 8, name="b", stride=2), conv(12, 4, 4, 4, name="c", kernel=1, pad=(0, 0, 0, 0))],

@@ -37,7 +37,7 @@ def draw_input(shape, config, batch, rng, kind="typical", zero_point=0):
     return activations(size, config.precision.activation_bits, rng, kind, zero_point)
 
 
-def draw_second(shape, config, batch, rng, zero_point=0):
+def draw_second(shape, config, batch, rng, zero_point):
     """The second operand of a layer that has one."""
     sizes = {"add": (shape.in_h, shape.in_w), "matmul": (shape.out_channels // shape.groups, 1)}.get(shape.kind)
     return sizes and activations((batch, shape.in_channels, *sizes), config.precision.activation_bits, rng, "uniform", zero_point)
@@ -61,7 +61,7 @@ def check_layer(data, config, shape, kinds=DATA_KINDS):
     rng = np.random.default_rng(seed)
     layer = quantized(shape, config, rng, kind, zero_points)
     tiling = data.draw(tilings(config, lower(config, shape, batch=batch, add_steps=layer.weights.shape[-1] or 1).numbers))
-    x, second = draw_input(shape, config, batch, rng, kind, zero_points[0]), draw_second(shape, config, batch, rng, zero_points[0])
+    x, second = draw_input(shape, config, batch, rng, kind, layer.input_zero_point), draw_second(shape, config, batch, rng, layer.second_zero_point)
     try:
         program = compile_layer(config, layer, batch=batch, tiling=tiling, fold_first=False)
     except ConfigError as error:  # 16-bit data with a large zero point

@@ -44,15 +44,17 @@ class Chain:
         self.rng = np.random.default_rng(seed)
         self.tensors, self.steps, self.inputs = {}, [], []
 
-    def tensor(self, channels, height, width, heads=1, given=False):
-        name = f"t{len(self.tensors)}"
-        self.tensors[name] = Tensor(name=name, channels=channels, height=height, width=width, heads=heads, zero_point=self.zero)
+    def tensor(self, channels, height, width, heads=1, given=False, zero_point=None):
+        name, zero_point = f"t{len(self.tensors)}", self.zero if zero_point is None else zero_point
+        self.tensors[name] = Tensor(name=name, channels=channels, height=height, width=width, heads=heads, zero_point=zero_point)
         if given:
             self.inputs.append(name)
         return name
 
     def layer(self, source, second=None, **sizes):
         precision = self.config.precision
+        if sizes["kind"] == "matmul":
+            sizes |= {"input_zero_point": self.tensors[source].zero_point, "second_zero_point": self.tensors[second].zero_point}
         shape = LayerShape(name=f"layer{len(self.steps)}", **sizes)
         try:
             layer = random_layer(shape, self.rng, precision.activation_bits, precision.weight_bits, "uniform", (self.zero, self.zero))
@@ -105,11 +107,12 @@ def networks(draw):
 
 def draw_sequence(draw, chain):
     """Vectors through a layer, a product with another input, a sum."""
-    chain.zero, chain.config = 0, for_products(chain.config)
+    zeros = st.sampled_from([0, 0, -5, -128, 127])
+    chain.zero, chain.config = draw(zeros), for_products(chain.config)
     config = chain.config
     lanes, heads, length, vectors = config.array.lanes, draw(st.integers(1, 2)), draw(st.integers(2, 6)), draw(st.integers(1, 5))
-    width = heads * lanes * draw(st.integers(1, 2))
-    x, second = chain.tensor(draw(st.integers(1, 9)), length, 1, given=True), chain.tensor(width, vectors, 1, heads=heads, given=True)
+    width = draw(st.integers(1, 2 * lanes)) if heads == 1 else heads * lanes * draw(st.integers(1, 2))
+    x, second = chain.tensor(draw(st.integers(1, 9)), length, 1, given=True), chain.tensor(width, vectors, 1, heads=heads, given=True, zero_point=draw(zeros))
     y = chain.layer(x, kind="fc", in_channels=chain.tensors[x].channels, out_channels=width, in_h=length)
     y = chain.layer(y, second, kind="matmul", in_channels=width, out_channels=heads * vectors, in_h=length, groups=heads)
     t = chain.tensors[y]
@@ -163,6 +166,7 @@ def test_random_networks_compute_and_move_what_is_predicted():
             if on_chip:
                 kept = [layer for layer in program.layers if layer.on_chip]
                 seen.update(layer.lowering.shape.kind for layer in kept)
+                seen["zero points"] += sum(layer.lowering.numbers.product > 1 for layer in kept)
                 seen.update({"tiles": sum(layer.lowering.numbers.images < program.traffic(layer).activation_loads for layer in kept),
                              "part of the operands": sum(len(layer.on_chip) < layer.lowering.numbers.operands for layer in kept),
                              "kept and stored": sum(one.stored for one, two in zip(program.layers, program.layers[1:], strict=False) if two.on_chip),
@@ -171,7 +175,7 @@ def test_random_networks_compute_and_move_what_is_predicted():
             assert moved[True] <= moved[False]
 
     check()
-    wanted = ("conv", "fc", "max_pool", "average_pool", "add", "matmul", "tiles", "part of the operands", "kept and stored", "two in a row")
+    wanted = ("conv", "fc", "max_pool", "average_pool", "add", "matmul", "zero points", "tiles", "part of the operands", "kept and stored", "two in a row")
     assert not [what for what in wanted if not seen[what]], seen
 
 
@@ -213,6 +217,21 @@ def test_an_input_on_chip_may_be_reduced_in_parts():
 
 
 # By hand, and on the RTL
+
+
+@pytest.mark.parametrize("zero", [-128, 6])
+def test_a_product_with_zero_points_finds_its_operand_on_chip(simulator, zero):
+    """On the RTL: 10 channels, so that the last word is part padding, which the layer before leaves at the zero point."""
+    chain = Chain(load_design("small"), 2, zero, 3)
+    x, second = chain.tensor(7, 9, 1, given=True), chain.tensor(10, 6, 1, given=True, zero_point=-31)
+    y = chain.layer(x, kind="fc", in_channels=7, out_channels=10, in_h=9)
+    y = chain.layer(y, second, kind="matmul", in_channels=10, out_channels=6, in_h=9)
+    graph, inputs = chain.graph([y]), chain.values()
+    program = compile_graph(chain.config, graph)
+    assert [bool(layer.on_chip) for layer in program.layers] == [False, True]
+    run = run_network(simulator("small"), program, inputs, core_period_ps=1000, mem_period_ps=1370, timeout_cycles=100_000, memory=IdealMemory(),
+                      stall_probability=0.2)  # fmt: skip
+    np.testing.assert_array_equal(run.outputs[y], graph.run(inputs)[y])
 
 
 def small_model(path):

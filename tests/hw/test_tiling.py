@@ -33,6 +33,8 @@ def fits(config, n, t):
     output = t.tile_k // array.lanes * t.tile_h * t.tile_w
     if split and n.shared:
         return False
+    if n.product and n.kernel_h > 1 and n.c_groups % t.tile_c:
+        return False
     if split and (t.tile_k != config.channel_block or t.tile_h * t.tile_w > array.acc_depth):
         return False
 
@@ -46,7 +48,7 @@ def fits(config, n, t):
     outputs = n.groups * len(k_tiles) * len(spatial)
     weight_parts = len(parts) * (len(passes) if split else 1)
     return (
-        bank_holds(config.activation_words, activation, len(spatial) * len(parts), len(parts))
+        bank_holds(config.activation_words // (2 if n.product > 1 else 1), activation, len(spatial) * len(parts), len(parts))
         and bank_holds(config.weight_words, weight, len(k_tiles) * weight_parts, weight_parts, 1 if n.shared else n.groups)
         and min(2, outputs) * output <= config.output_words
         and (channels <= config.buffers.parameter_words or 2 * t.tile_k <= config.buffers.parameter_words)
