@@ -47,7 +47,7 @@ def instructions(a: Architecture, l: LoweredLayer, t: Tiling, n: Traffic) -> Ins
     tile_h = np.minimum(t.tile_h, -(-left // a.rows))
     stripes = (y_tiles - 1) * a.rows + np.minimum(a.rows, -(-left // tile_h))  # the last row of tiles is shared out again
     stores = stripes * x_tiles * n.output_tiles / (y_tiles * x_tiles)
-    weights = l.product * n.weight_loads + (1 - l.product) * n.weight_runs
+    weights = l.product * n.weight_loads + (l.product == 0) * n.weight_runs
     below = (l.out_h - 1) * l.stride_h + (l.kernel_h - 1) * l.dilation + 1 - l.pad_top - l.in_h
     beside = (l.out_w - 1) * l.stride_w + (l.kernel_w - 1) * l.dilation + 1 - l.pad_left - l.in_w
     rows = np.minimum(stripes, -(-l.pad_top // (l.stride_h * t.tile_h))) + np.minimum(stripes, -(-np.maximum(below, 0) // (l.stride_h * t.tile_h)))
@@ -102,7 +102,7 @@ def dram_use(
     store_pages = n.output_tiles * _pages(part, tile_stores, np.asarray(t.tile_k) / a.lanes, l.out_plane_bytes, rows_out * np.asarray(l.out_row_bytes))
     # A product's weights are vectors of the second operand, a pass after the other; others lie in the order in which they are loaded.
     passes, plane = np.minimum(np.asarray(t.tile_k), l.k_per_group) / a.cols, l.k_per_group * word_bytes
-    product_pages = n.weight_loads * _pages(part, np.maximum(1, passes), t.tile_c, plane, a.cols * word_bytes)
+    product_pages = l.product * n.weight_loads * _pages(part, np.maximum(1, passes), t.tile_c, plane, a.cols * word_bytes)
     weight_pages = np.where(l.product, product_pages, n.weight_runs)
     program_pages = np.maximum(1, np.asarray(n.program_read_bytes) / part.geometry.page_bytes)
 
