@@ -71,7 +71,7 @@ def parameter_image(config: AcceleratorConfig, layer: QuantizedLayer, lowering: 
 
 def hardware_parameters(config: AcceleratorConfig, layer: QuantizedLayer) -> np.ndarray:
     """(out_channels, 8) bytes: bias with the input's zero point folded in, multiplier, shift. Refuses what the hardware cannot hold."""
-    name, shape = layer.shape.name, layer.shape
+    name = layer.shape.name
     low, high = value_range(config.precision.weight_bits)
     if layer.weights.size and (layer.weights.min() < low or layer.weights.max() > high):
         raise ConfigError(f"weights must be {low} to {high}, not {layer.weights.min()} to {layer.weights.max()} ({name})")

@@ -2,15 +2,26 @@
 
 from dataclasses import dataclass, field, replace
 from itertools import chain, count
-from math import ceil
+from math import ceil, inf
 
 import numpy as np
+import onnx
 
 from hw.errors import ConfigError
 from hw.golden import QuantizedLayer, add_layer, quantize_scale, scaled_layer
 from hw.graph import LayerStep, Step, Tensor
 from hw.layers import LayerShape
 from hw.onnx_views import View, view
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ending:
+    """What follows an operator before its result is quantized: a factor, then clips, as real numbers, and renamings."""
+
+    gain: float = 1.0
+    low: float = -inf
+    high: float = inf
+    renamings: tuple[onnx.NodeProto, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +104,7 @@ class LayerBuilder:
             taken.add(found)
         return found
 
-    def conv(self, name: str, x: View, weights: Weights, bias, given: dict, target: Tensor, ending, where: str) -> View:
+    def conv(self, name: str, x: View, weights: Weights, bias, given: dict, target: Tensor, ending: Ending, where: str) -> View:
         source = self._image(x, where)
         groups, (outputs, _, *kernel) = given.get("group", 1), weights.integers.shape
         sizes = window_sizes(given, source.height, source.width, tuple(kernel), where)
@@ -102,7 +113,7 @@ class LayerBuilder:
         self._learned(shape, source, weights.integers, weights.channel_scales(outputs), bias, result, ending)
         return view(result.name, (self.batch, *result.shape), "nchw")
 
-    def gemm(self, name: str, x: View, weights: Weights, bias, given: dict, target: Tensor, ending, where: str) -> View:
+    def gemm(self, name: str, x: View, weights: Weights, bias, given: dict, target: Tensor, ending: Ending, where: str) -> View:
         """A matrix of weights (inputs, outputs), or its transpose: over vectors, over the vectors of a sequence, or over whole images as vectors."""
         if given.get("transA") or given.get("alpha", 1.0) != 1.0 or (bias is not None and given.get("beta", 1.0) != 1.0):
             raise ConfigError(f"Gemm must have transA 0, alpha and beta 1 ({where})")
@@ -131,7 +142,7 @@ class LayerBuilder:
         made = view(result.name, (self.batch, result.height, outputs), "nhc")
         return made.reshape((*x.shape[:-1], outputs), where)
 
-    def pool(self, name: str, kind: str, x: View, given: dict, target: Tensor, ending, where: str) -> View:
+    def pool(self, name: str, kind: str, x: View, given: dict, target: Tensor, ending: Ending, where: str) -> View:
         source = self._image(x, where)
         if kind.startswith("Global"):
             given = {}
@@ -149,7 +160,7 @@ class LayerBuilder:
         self._scaled(shape, source, source.scale / result.scale, result, ending)
         return view(result.name, (self.batch, *result.shape), "nchw")
 
-    def rescale(self, x: View, target: Tensor, ending, name: str) -> View:
+    def rescale(self, x: View, target: Tensor, ending: Ending, name: str) -> View:
         """The same values with other numbers, clipped: pooling over one pixel. Nothing at all if that changes nothing."""
         source = self.tensors[x.tensor]
         result = replace(target, channels=source.channels, height=source.height, width=source.width, heads=source.heads)
@@ -160,7 +171,7 @@ class LayerBuilder:
         self._scaled(shape, source, source.scale / result.scale, result, ending)
         return replace(x, tensor=result.name)
 
-    def add(self, name: str, a: View, b: View, target: Tensor, ending, where: str) -> View:
+    def add(self, name: str, a: View, b: View, target: Tensor, ending: Ending, where: str) -> View:
         first, second = self.tensors[a.tensor], self.tensors[b.tensor]
         if a.axes != b.axes or first.shape != second.shape:
             raise ConfigError(f"operands of Add must have the same shape and order of axes, not {a.shape} and {b.shape} ({where})")
@@ -175,7 +186,7 @@ class LayerBuilder:
         self._append(layer, first, result, second)
         return replace(a, tensor=result.name)
 
-    def matmul(self, name: str, a: View, b: View, target: Tensor, ending, where: str) -> View:
+    def matmul(self, name: str, a: View, b: View, target: Tensor, ending: Ending, where: str) -> View:
         """Two activations: (.., vectors, channels) x (.., channels, vectors). If b's channels run the other way it is transposed first."""
         first, second = self.tensors[a.tensor], self.tensors[b.tensor]
         heads = a.shape[1] if len(a.shape) == 4 else 1
@@ -201,7 +212,7 @@ class LayerBuilder:
             return plain
         return plain.reshape((self.batch, result.height, heads, b.shape[-1]), where).transpose((0, 2, 1, 3))
 
-    def concat(self, name: str, views: list[View], axis: int, target: Tensor, ending, where: str) -> View:
+    def concat(self, name: str, views: list[View], axis: int, target: Tensor, ending: Ending, where: str) -> View:
         """Tensors behind each other in the channels: each is made where it belongs, or copied there if something else needs it otherwise."""
         tensors = [self.tensors[one.tensor] for one in views]
         letters, axis = views[0].letters, axis % len(views[0].shape)
@@ -233,7 +244,7 @@ class LayerBuilder:
             raise ConfigError(f"input must be images (batch, channels, height, width), not axes {x.letters} ({where})")
         return self.tensors[x.tensor]
 
-    def _learned(self, shape: LayerShape, source: Tensor, integers: np.ndarray, scales: np.ndarray, bias, result: Tensor, ending) -> None:
+    def _learned(self, shape: LayerShape, source: Tensor, integers: np.ndarray, scales: np.ndarray, bias, result: Tensor, ending: Ending) -> None:
         sums = source.scale * scales
         integer_bias = np.zeros(shape.out_channels, dtype=np.int64)
         if bias is not None:
@@ -248,7 +259,7 @@ class LayerBuilder:
         )  # fmt: skip
         self._append(layer, source, result)
 
-    def _scaled(self, shape: LayerShape, source: Tensor, scale: float, result: Tensor, ending, second: Tensor | None = None) -> None:
+    def _scaled(self, shape: LayerShape, source: Tensor, scale: float, result: Tensor, ending: Ending, second: Tensor | None = None) -> None:
         low, high = _clips(result, ending)
         layer = scaled_layer(
             shape, scale * ending.gain, input_zero_point=source.zero_point, second_zero_point=second.zero_point if second else 0,
@@ -268,7 +279,7 @@ def _shape(where: str, **sizes) -> LayerShape:
         raise ConfigError(f"layer must be {error.errors()[0]['msg'].removeprefix('Value error, ')} ({where})") from None
 
 
-def _clips(result: Tensor, ending) -> tuple[int, int]:
+def _clips(result: Tensor, ending: Ending) -> tuple[int, int]:
     """The least and the greatest integer that an ending leaves."""
     low = max(result.low, round(ending.low / result.scale) + result.zero_point) if np.isfinite(ending.low) else result.low
     high = min(result.high, round(ending.high / result.scale) + result.zero_point) if np.isfinite(ending.high) else result.high
