@@ -22,8 +22,7 @@ def weight_image(config: AcceleratorConfig, layer: QuantizedLayer, lowering: Low
     """The bytes, and where each tile lies in them. Of products, whose weights are activations, the constants of kernel rows one after the other."""
     cols, lanes = config.array.cols, config.array.lanes
     if lowering.rows:
-        words = [np.full(tiling.tile_c * cols * lanes, weight) for _, weight in lowering.rows.constants]
-        runs = [pack_words(one, config.precision.weight_bits) for one in words]
+        runs = [pack_words(np.full(tiling.tile_c * cols * lanes, weight), config.precision.weight_bits) for _, weight in lowering.rows.constants]
         return np.concatenate([np.zeros(0, dtype=np.uint8), *(np.pad(run, (0, align(run.size) - run.size)) for run in runs)]), {}
     weights = lowering.expand_weights(layer.weights)
     groups, _, channels, kernel_h, kernel_w = weights.shape
