@@ -63,7 +63,7 @@ class Constraints:
     max_power_w: float | None = None
     max_latency_s: float | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         for name, value in asdict(self).items():
             if value is not None and not value > 0:
                 raise ConfigError(f"{name} must be above 0, not {value:g}; give a positive limit or none")
@@ -119,7 +119,8 @@ class Job:
     def tasks(self) -> tuple[list[Task], NDArray]:
         """Layers of different shape over different batches, and how often each case runs each, [cases, tasks]."""
         places: dict[tuple, int] = {}
-        unique, runs = [], []
+        unique: list[Task] = []
+        runs: list[tuple[int, int]] = []
         for number, case in enumerate(self.cases):
             names = {layer.name for layer in case.network.layers}
             for i, layer in enumerate(case.whole.layers):

@@ -3,9 +3,14 @@
 import json
 import shlex
 import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:  # commands start in an instant if they import only what they need
+    import pandas as pd
 
 BUILD = Path("build")
 REPORT = BUILD / "report"
@@ -71,7 +76,11 @@ JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as
 @WORKERS
 @SCHEDULER
 @JSON
-def explore(technology, model, space, out, network, batch, idle_state, idle_timeout_s, max_area_mm2, max_power_w, max_latency_s, corner, as_json, **options):
+def explore(
+    technology: str, model: Path | None, space: str, out: Path, network: str, batch: str, dram: str, channels: int, idle_state: str, idle_timeout_s: float,
+    free_memory: bool, max_area_mm2: float | None, max_power_w: float | None, max_latency_s: float | None, with_area: bool, sram_vdd_v: float | None,
+    single_rail: bool, corner: str, mem_clk_hz: float, margin: float, objective: str, workers: int | None, scheduler: str | None, as_json: bool,
+) -> None:  # fmt: skip
     """Evaluate all architectures of a design space at all voltages and back biases; write Pareto fronts, DVFS sweeps, layers and every effectiveness."""
     from explore.chunks import Constraints
     from explore.exploration import cases_of, default_cases, explore_all
@@ -84,9 +93,11 @@ def explore(technology, model, space, out, network, batch, idle_state, idle_time
     read_model(model, technology=technology)
     cases = cases_of(_list(network), _whole_numbers("batch", batch)) if network else default_cases()
     found = explore_all(
-        model_path=model, space=space, out=out, cases=cases, policy=parse(DramPolicy, {"idle_state": idle_state, "timeout_s": idle_timeout_s}, "--idle-state"),
+        model_path=model, space=space, out=out, cases=cases, dram=dram, channels=channels,
+        policy=parse(DramPolicy, {"idle_state": idle_state, "timeout_s": idle_timeout_s}, "--idle-state"), free_memory=free_memory,
+        mem_clk_hz=mem_clk_hz, margin=margin, objective=objective, with_area=with_area, sram_vdd_v=sram_vdd_v, single_rail=single_rail,
         constraints=Constraints(max_area_mm2=max_area_mm2, max_power_w=max_power_w, max_latency_s=max_latency_s),
-        clock_model_path=beside(model, "ss") if corner == "slow" else None, command=_command(), **options,
+        clock_model_path=beside(model, "ss") if corner == "slow" else None, workers=workers, scheduler=scheduler, command=_command(),
     )  # fmt: skip
     if as_json:
         click.echo(json.dumps({"folder": str(out), "run": found.run, "pareto": json.loads(found.pareto.to_json(orient="records"))}))
@@ -129,8 +140,11 @@ def _whole_numbers(what: str, text: str) -> list[int]:
 @MEM_CLK
 @MARGIN
 @JSON
-def schedule(technology, model, design, network, batch, deadline_s, energy_budget_j, max_points, voltages, transition_s, transition_j, window_rows, dram,
-             sram_vdd_v, mem_clk_hz, margin, as_json):  # fmt: skip
+def schedule(
+    technology: str, model: Path | None, design: str, network: str, batch: int, deadline_s: float | None, energy_budget_j: float | None, max_points: int,
+    voltages: int, transition_s: float, transition_j: float, window_rows: int | None, dram: str, sram_vdd_v: float | None, mem_clk_hz: float,
+    margin: float, as_json: bool,
+) -> None:  # fmt: skip
     """Choose a voltage and clock for each layer under a deadline or an energy budget, beside what simpler ways would take."""
     import numpy as np
 
@@ -176,7 +190,7 @@ def schedule(technology, model, design, network, batch, deadline_s, energy_budge
 @click.option("--headline", type=PATH, help="Also copy the figure of the Pareto fronts (PNG) to this file.")
 @click.option("--placements", type=PATH, default=PLACEMENTS, show_default=True, help="Folder of pictures <architecture>.png that `voltfront placement` made.")
 @JSON
-def report(technology, model, explore_dir, out, headline, placements, as_json):
+def report(technology: str, model: Path | None, explore_dir: Path, out: Path, headline: Path | None, placements: Path, as_json: bool) -> None:
     """Write index.html, one self-contained page with its figures, from an exploration and its model."""
     from explore.report import write_report
     from explore.report_schedules import explored_schedules
@@ -189,15 +203,17 @@ def report(technology, model, explore_dir, out, headline, placements, as_json):
 
 
 @click.command(epilog="Example: voltfront run --plan quick --technology fdsoi28p")
-@click.option("--plan", default="quick", show_default=True, help="A calibration plan of flow/plans, or a YAML file.")
-@click.option("--technology", default="fdsoi28p", show_default=True, help="A technology of flow/tech, or a YAML file.")
+@click.option("--plan", "plan_name", default="quick", show_default=True, help="A calibration plan of flow/plans, or a YAML file.")
+@click.option("--technology", "technology_name", default="fdsoi28p", show_default=True, help="A technology of flow/tech, or a YAML file.")
 @SPACE
 @MEM_CLK
 @MARGIN
 @OBJECTIVE
 @WORKERS
 @JSON
-def run(plan, technology, space, mem_clk_hz, margin, objective, workers, as_json):
+def run(
+    plan_name: str, technology_name: str, space: str, mem_clk_hz: float, margin: float, objective: str, workers: int | None, as_json: bool
+) -> None:  # fmt: skip
     """RTL -> checked -> characterized -> fitted -> explored -> report. Stages whose inputs have not changed are not done again."""
     import pandas as pd
 
@@ -215,16 +231,16 @@ def run(plan, technology, space, mem_clk_hz, margin, objective, workers, as_json
     from flow.tech import load_technology
     from flow.tools import TOOLS, tool_version
 
-    plan, technology, space = load_plan(plan), load_technology(technology), load_space(space)
+    plan, technology, design_space = load_plan(plan_name), load_technology(technology_name), load_space(space)
     tables, model, explored, command = BUILD / "tables", _model_path(technology.name), BUILD / "explore", _command()
     corners, paths, cycles = (tables / name for name in (f"{technology.name}/corners.csv", f"{technology.name}/paths.csv", "cycles.csv"))
     settings = {"mem_clk_hz": mem_clk_hz, "margin": margin, "objective": objective}
 
-    def stage(name, inputs, outputs, work):
+    def stage(name: str, inputs: dict, outputs: Sequence[Path], work: Callable[[], object]) -> None:
         done = run_stage(name, inputs, outputs, work)
         click.echo(f"{name}: {'done' if done else 'unchanged'} ({outputs[0]})", err=True)
 
-    def measure():
+    def measure() -> None:
         # What ships is not measured again but for one design, which shows that the flow runs here and measures the same.
         afresh = plan.held_out[:1]
         characterize(plan, technology, tables=tables, workers=workers, command=command, shipped=SHIPPED / plan.name, afresh=afresh)
@@ -243,9 +259,16 @@ def run(plan, technology, space, mem_clk_hz, margin, objective, workers, as_json
         [path for table in (corners, paths, cycles) for path in (table, table.with_suffix(".json"))],
         measure,
     )  # fmt: skip
-    fitting = {
-        "corners_csv": corners, "paths_csv": paths, "out": model, "held_out": plan.held_out, "progress": lambda what: click.echo(f"fit: {what}", err=True)
-    }  # fmt: skip
+
+    def fit_all() -> None:
+        def progress(what: str) -> None:
+            click.echo(f"fit: {what}", err=True)
+
+        fitted = fit(
+            corners_csv=corners, paths_csv=paths, cycles_csv=cycle_tables(cycles), fresh_cycles_csv=FRESH, out=model, held_out=plan.held_out, progress=progress
+        )  # fmt: skip
+        fit_beside(fitted, corners_csv=corners, paths_csv=paths, out=model, held_out=plan.held_out, progress=progress)
+
     stage(
         "fit",
         {
@@ -253,13 +276,15 @@ def run(plan, technology, space, mem_clk_hz, margin, objective, workers, as_json
             "sources": source_hash("hw", "flow", "fit"),
         },
         [model],
-        lambda: fit_beside(fit(**fitting, cycles_csv=cycle_tables(cycles), fresh_cycles_csv=FRESH), **fitting),
+        fit_all,
     )
     stage(
         "explore",
-        {"model": file_hash(model), "space": space.model_dump(mode="json"), "settings": settings, "sources": source_hash("hw", "fit", "explore")},
+        {"model": file_hash(model), "space": design_space.model_dump(mode="json"), "settings": settings, "sources": source_hash("hw", "fit", "explore")},
         [explored / name for name in FILES],
-        lambda: explore_all(model_path=model, space=space, out=explored, workers=workers, command=command, **settings),
+        lambda: explore_all(
+            model_path=model, space=design_space, out=explored, mem_clk_hz=mem_clk_hz, margin=margin, objective=objective, workers=workers, command=command
+        ),
     )
     page = REPORT / "index.html"
     stage(
@@ -278,7 +303,7 @@ def run(plan, technology, space, mem_clk_hz, margin, objective, workers, as_json
     click.echo(f"report: {page}")
 
 
-def pareto_table(pareto) -> str:
+def pareto_table(pareto: "pd.DataFrame") -> str:
     """The Pareto points of each case as text, at most `SHOWN` spread evenly over the throughput on a logarithmic scale, ends included."""
     import numpy as np
 

@@ -7,6 +7,7 @@ not. Found once from a few calls, its pieces then cost next to nothing at every 
 import numpy as np
 from numba import njit
 from numba.np.unsafe.ndarray import to_fixed_tuple
+from numpy.typing import NDArray
 
 from fit.cycles import Coefficients, DramTimes, layer_cycles
 from hw.lowering import LoweredLayer
@@ -28,7 +29,7 @@ _ARCHITECTURE, _LAYER, _TILING, _TRAFFIC, _TIMES = (len(kind._fields) for kind i
 
 
 @njit(cache=True)
-def nearest_clock(period_s):
+def nearest_clock(period_s: float) -> int:
     """Index into `CLOCKS_HZ`; -1 for a period that curves do not cover."""
     if not SHORTEST_S <= period_s <= LONGEST_S:
         return -1
@@ -36,7 +37,9 @@ def nearest_clock(period_s):
 
 
 @njit(cache=True)
-def layer_s(a, l, t, n, dram, core_s, memory_s, k):  # noqa: E741
+def layer_s(
+    a: Architecture, l: LoweredLayer, t: Tiling, n: Traffic, dram: DramTimes, core_s: float, memory_s: float, k: Coefficients  # noqa: E741
+) -> float:  # fmt: skip
     """Time of a layer: that of the cycle model, but at least as long as the DRAM is busy."""
     return max(layer_cycles(a, l, t, n, dram, core_s, memory_s, k).total * core_s, dram.total_s * k.dram)
 
@@ -46,14 +49,20 @@ _inlined_cycles = njit(cache=True, inline="always")(layer_cycles.py_func)
 
 
 @njit(cache=True)
-def layer_times(a, l, t, n, dram, periods_s, number, memory_s, k: Coefficients, out):  # noqa: E741
+def layer_times(
+    a: Architecture, l: LoweredLayer, t: Tiling, n: Traffic, dram: DramTimes, periods_s: NDArray, number: int, memory_s: float,  # noqa: E741
+    k: Coefficients, out: NDArray,
+) -> None:  # fmt: skip
     """`layer_s` at the first `number` of `periods_s`, into `out`."""
     for i in range(number):
         out[i] = max(_inlined_cycles(a, l, t, n, dram, periods_s[i], memory_s, k).total * periods_s[i], dram.total_s * k.dram)
 
 
 @njit(cache=True)
-def _curve(a, l, t, n, dram, low_s, high_s, memory_s, k, knots, x, y):  # noqa: E741
+def _curve(
+    a: Architecture, l: LoweredLayer, t: Tiling, n: Traffic, dram: DramTimes, low_s: float, high_s: float, memory_s: float,  # noqa: E741
+    k: Coefficients, knots: NDArray, x: NDArray, y: NDArray,
+) -> int:  # fmt: skip
     """Write rows (period, time, slope to the left, slope to the right) of `knots` [MAX_KNOTS, 4] by rising period from low_s to high_s; return how many.
 
     The straight lines through both ends of an interval meet where its kink is, if it has only one; otherwise there the interval is cut.
@@ -90,7 +99,7 @@ def _curve(a, l, t, n, dram, low_s, high_s, memory_s, k, knots, x, y):  # noqa: 
 
 
 @njit(cache=True)
-def times_at(rows, wanted, memory_s, k: Coefficients, out):
+def times_at(rows: tuple[NDArray, ...], wanted: NDArray, memory_s: float, k: Coefficients, out: NDArray) -> None:
     """Fill out [rows, CLOCKS_HZ] with `layer_s` at the `wanted` of these clocks. `rows`: numbers, layers, tilings, traffic, times [rows, fields]."""
     numbers, layers, tilings, traffic, times = rows
     clocks = np.flatnonzero(wanted)
@@ -104,7 +113,7 @@ def times_at(rows, wanted, memory_s, k: Coefficients, out):
 
 
 @njit(cache=True)
-def curves(rows, at, memory_s, k: Coefficients, kinks, lines):
+def curves(rows: tuple[NDArray, ...], at: NDArray, memory_s: float, k: Coefficients, kinks: NDArray, lines: NDArray) -> None:
     """The pieces of each of at [curves, (row, clock)], over the half octave around that clock; `rows` as of `times_at`.
 
     kinks [curves, MAX_KNOTS - 1]: periods where a piece ends and the next begins, rising, infinite from the last on; lines [curves,
@@ -126,7 +135,7 @@ def curves(rows, at, memory_s, k: Coefficients, kinks, lines):
 
 
 @njit(cache=True)
-def time_s(kinks, lines, period_s):
+def time_s(kinks: NDArray, lines: NDArray, period_s: float) -> float:
     """The time at a period, of one of `curves`."""
     piece = 0
     while kinks[piece] < period_s:

@@ -123,7 +123,7 @@ class _Blocks:
 
     def __init__(self, job: Job, paths: list[Path]):
         self.job, self.paths = job, paths
-        self.sums = {name: 0 for name in self._SUMS}
+        self.sums: dict[str, np.ndarray] = {name: np.zeros((), dtype=np.int64) for name in self._SUMS}
         index, gains, near, fastest = [], [], [], 0.0
         names = ("near_case", "near_index", "near_point", "near_log")
         for path in paths:
@@ -165,7 +165,7 @@ class _Blocks:
         vdd_v, tasks, biases = self.job.space.vdd_v.values(), self.job.tasks(), back_biases(self.job, model)
         own, fitting = effectiveness[np.isfinite(effectiveness)], int(self.sums["fitting"][number])
 
-        def share(counts: np.ndarray, values: Sequence[float]) -> dict[str, float]:
+        def share(counts: np.ndarray, values: Sequence[float] | np.ndarray) -> dict[str, float]:
             """Of the architectures, by voltage or bias."""
             return {(f"{values[i]:g}" if i < len(values) else "never"): round(float(n / counts.sum()), 6) for i, n in enumerate(counts) if n}
 
@@ -207,6 +207,7 @@ class _Blocks:
             table = pa.table(columns)
             writer = writer or pq.ParquetWriter(path, table.schema, compression="zstd")
             writer.write_table(table)
+        assert writer is not None  # the last block is written in any case
         writer.close()
 
 
@@ -232,15 +233,17 @@ def _ties(job: Job, model: FittedModel, number: int, blocks: _Blocks, points: np
 
 def _sweeps(job: Job, model: FittedModel, number: int, places: np.ndarray, front_hypervolume: float) -> pd.DataFrame:
     """Rows of `dvfs.csv` of these architectures, given by falling effectiveness."""
-    count, axes = job.space.vdd_v.count, ("throughput_ips", "efficiency_gops_w")
+    count, columns = job.space.vdd_v.count, ("throughput_ips", "efficiency_gops_w", "core_energy_j")
     vdd_v, bias_v = job.points(model)
     table, nominal = frames.sweeps(job, model, number, job.space.at(places))
 
     def grid(frame: pd.DataFrame, column: str) -> np.ndarray:
         return frame[column].to_numpy().reshape(len(places), -1)
 
-    found = compare_sweeps(*(grid(table, c) for c in (*axes, "core_energy_j")), *(grid(nominal, c) for c in axes), front_hypervolume)
-    slowed = compare_sweeps(*(grid(nominal, c) for c in (*axes, "core_energy_j")), *(grid(nominal, c) for c in axes), front_hypervolume)
+    throughput, efficiency, core_energy = (grid(table, column) for column in columns)
+    slow_throughput, slow_efficiency, slow_core_energy = (grid(nominal, column) for column in columns)
+    found = compare_sweeps(throughput, efficiency, core_energy, slow_throughput, slow_efficiency, front_hypervolume)
+    slowed = compare_sweeps(slow_throughput, slow_efficiency, slow_core_energy, slow_throughput, slow_efficiency, front_hypervolume)
     memory_bound = np.isin(grid(table, "bound"), ("dram", "load", "load latency", "store", "store latency"))
     rows = []
     for i in range(len(places)):

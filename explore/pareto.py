@@ -18,7 +18,7 @@ def front(throughput_ips: ArrayLike, efficiency_gops_w: ArrayLike) -> NDArray:
 
 
 @njit(cache=True)
-def _extend(x, y, order, kept, count):
+def _extend(x: NDArray, y: NDArray, order: NDArray, kept: NDArray, count: int) -> tuple[NDArray, int]:
     """Add points x, y [points] in the order given to the front `kept` (indices by rising x, the first `count`); returns both."""
     for point in order:
         low, high = 0, count
@@ -54,7 +54,7 @@ def front_with_area(throughput_ips: ArrayLike, efficiency_gops_w: ArrayLike, are
 
 
 @njit(cache=True)
-def _stays(x, y, order):
+def _stays(x: NDArray, y: NDArray, order: NDArray) -> NDArray:
     stays, kept, count = np.zeros(len(x), dtype=np.bool_), np.zeros(64, dtype=np.int64), 0
     for i in range(len(order)):
         kept, count = _extend(x, y, order[i : i + 1], kept, count)
@@ -63,7 +63,7 @@ def _stays(x, y, order):
 
 
 @njit(cache=True)
-def distances(x, y, front_x, front_y):
+def distances(x: NDArray, y: NDArray, front_x: NDArray, front_y: NDArray) -> NDArray:
     """[points] by what factor (its logarithm) both coordinates must grow for a point to lie on the front or beyond; 0 on it. The front by rising x."""
     found = np.zeros(len(x))
     log_x, log_y = np.log(front_x), np.log(front_y)
@@ -92,7 +92,7 @@ def hypervolumes(throughput_ips: NDArray, efficiency_gops_w: NDArray) -> NDArray
 
 
 @njit(cache=True)
-def _sort_runs(values, order, room):
+def _sort_runs(values: NDArray, order: NDArray, room: NDArray) -> None:
     """Write the order of rising `values` into `order`, by merging the runs that rise already: a sweep has one for each back bias. room: as long."""
     done = 0
     while done < len(values):
@@ -112,7 +112,7 @@ def _sort_runs(values, order, room):
 
 
 @njit(cache=True)
-def _hypervolumes(x, y):
+def _hypervolumes(x: NDArray, y: NDArray) -> NDArray:
     found, order, room = np.zeros(len(x)), np.zeros(x.shape[1], dtype=np.int64), np.zeros(x.shape[1], dtype=np.int64)
     for row in range(len(x)):
         _sort_runs(x[row], order, room)

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self, TypeVar
 
 import numpy as np
 from annotated_types import Ge, Le
@@ -27,6 +27,7 @@ banks the tilings, up to banks it decides traffic and cycles; pipeline stages ch
 FIXED = ("parameter_words", "activation_bits", "weight_bits")
 """What is the same for all architectures of a space."""
 
+_Group = TypeVar("_Group", bound=Settings)
 Values = Annotated[list[Annotated[int, Field(ge=0)]], Field(min_length=1)]
 
 
@@ -38,7 +39,7 @@ class Voltages(Settings):
     count: int = Field(ge=2, le=1000)
 
     @model_validator(mode="after")
-    def _check(self):
+    def _check(self) -> Self:
         if self.low >= self.high:
             raise ValueError("such that low < high")
         return self
@@ -79,7 +80,7 @@ class DesignSpace(Settings):
     back_bias_v: Annotated[list[float], Field(min_length=1)] = [0.0]
 
     @model_validator(mode="after")
-    def _check(self):
+    def _check(self) -> Self:
         for name in (*AXES, "back_bias_v"):
             values = getattr(self, name)
             if len(set(values)) < len(values):
@@ -159,7 +160,7 @@ class Architectures:
     def __len__(self) -> int:
         return len(self.values["rows"])
 
-    def __getitem__(self, chosen) -> "Architectures":
+    def __getitem__(self, chosen: slice | list[int] | NDArray) ->  "Architectures":
         """Those chosen by a slice, a mask or indices."""
         return Architectures(values={name: value[chosen] for name, value in self.values.items()}, index=self.index[chosen])
 
@@ -183,13 +184,13 @@ class Architectures:
     def numbers(self) -> Architecture:
         """What tilings depend on, as arrays [architectures]."""
         p = self.parameters()
-        return Architecture(*(np.asarray(p["axi_data_bits"] / 8 if name == "axi_bytes" else p[name], dtype=np.int64) for name in Architecture._fields))
+        return Architecture._make(np.asarray(p["axi_data_bits"] / 8 if name == "axi_bytes" else p[name], dtype=np.int64) for name in Architecture._fields)
 
     def config(self, index: int) -> AcceleratorConfig:
         """One of them as the generator takes it."""
         v = {name: int(value[index]) for name, value in self.values.items()}
 
-        def pick(kind):
+        def pick(kind: type[_Group]) -> _Group:
             return kind(**{name: v[name] for name in kind.model_fields if name in v})
 
         return AcceleratorConfig(version=1, name=self.names()[index], array=pick(Array), precision=pick(Precision), buffers=pick(Buffers), memory=pick(Memory))

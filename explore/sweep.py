@@ -36,7 +36,7 @@ _idle_times = njit(cache=True, inline="always")(idle_times)
 
 
 @njit(cache=True)
-def _network(choice, fits, repeats, rows, counts, moving_j):
+def _network(choice: NDArray, fits: NDArray, repeats: NDArray, rows: LayerRows, counts: NDArray, moving_j: NDArray) -> bool:
     """Sums over a network's layers for one group: counts [events, clocks], moving_j [clocks]; whether every layer fits."""
     counts[:], moving_j[:] = 0.0, 0.0
     for j in range(len(repeats)):
@@ -55,7 +55,10 @@ def _network(choice, fits, repeats, rows, counts, moving_j):
 
 
 @njit(cache=True)
-def _sweep(group, choice, layer_fits, curve, repeats, kinks, lines, rows, chip, idle: Idle, memory_s, latency, energy, core_energy, slow_energy):
+def _sweep(
+    group: NDArray, choice: NDArray, layer_fits: NDArray, curve: NDArray, repeats: NDArray, kinks: NDArray, lines: NDArray, rows: LayerRows, chip: Chip,
+    idle: Idle, memory_s: float, latency: NDArray, energy: NDArray, core_energy: NDArray, slow_energy: NDArray,
+) -> int:  # fmt: skip
     cases, tasks, clocks = repeats.shape[0], repeats.shape[1], choice.shape[2]
     points, events, last = chip.period_s.shape[1], rows.counts.shape[1], slow_energy.shape[2] - 1
     counts, moving = np.zeros((cases, events, clocks)), np.zeros((cases, clocks))

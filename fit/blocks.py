@@ -7,12 +7,15 @@ left undetermined (see `fit.regression`).
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from hw.errors import ModelError
 
+Domain = Literal["core", "memory"]
+Supply = Literal["vdd_v", "sram_vdd_v"]
 Parameters = Mapping[str, NDArray]
 
 
@@ -142,13 +145,13 @@ class Block:
     """
 
     name: str
-    domain: str
+    domain: Domain
     parameters: tuple[str, ...]
     area: tuple[str, ...]
     energy: tuple[str, ...]
     idle: tuple[str, ...]
     delay: tuple[str, ...]
-    supply: str = "vdd_v"
+    supply: Supply = "vdd_v"
 
     def terms_of(self, quantity: str) -> tuple[str, ...]:
         """Names of the terms of a quantity such as `area_um2`, `leakage_w`, `min_period_s`, `idle_energy_j`, `step_energy_j`."""

@@ -18,7 +18,10 @@ import click
 @click.option("--in-turn/--not-in-turn", default=True, show_default=True, help="Leave every other whole design out in turn: sets the width of the intervals.")
 @click.option("--explain", "explain_only", is_flag=True, help="Print each law of the fitted model as an equation, and fit nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable output.")
-def fit(technology, corners, paths, cycles, out, process, layout, plan, in_turn, explain_only, as_json):
+def fit(
+    technology: str, corners: Path | None, paths: Path | None, cycles: Path | None, out: Path | None, process: str | None, layout: str | None, plan: str,
+    in_turn: bool, explain_only: bool, as_json: bool,
+) -> None:  # fmt: skip
     """Fit the model on the measured tables and print its errors on designs left out.
 
     Example: voltfront fit --explain
@@ -36,12 +39,20 @@ def fit(technology, corners, paths, cycles, out, process, layout, plan, in_turn,
         click.echo(json.dumps(model.model_dump(mode="json")) if as_json else explain(model))
         return
     corners = corners or Path("build/tables") / technology / "corners.csv"
-    options = {
-        "corners_csv": corners, "paths_csv": paths or corners.with_name("paths.csv"), "out": out, "held_out": load_plan(plan).held_out, "in_turn": in_turn,
-        "progress": (lambda _: None) if as_json else lambda what: click.echo(f"fit: {what}", err=True),
-    }  # fmt: skip
-    model = fit_tables(**options, cycles_csv=cycle_tables(cycles), fresh_cycles_csv=FRESH, process=process, layout=layout)
-    models = {out: model} | ({beside(out, other.process): other for other in fit_beside(model, **options)} if process is None else {})
+    paths, held_out = paths or corners.with_name("paths.csv"), load_plan(plan).held_out
+
+    def progress(what: str) -> None:
+        if not as_json:
+            click.echo(f"fit: {what}", err=True)
+
+    model = fit_tables(
+        corners_csv=corners, paths_csv=paths, cycles_csv=cycle_tables(cycles), fresh_cycles_csv=FRESH, out=out, process=process, layout=layout,
+        held_out=held_out, in_turn=in_turn, progress=progress,
+    )  # fmt: skip
+    models = {out: model}
+    if process is None:
+        others = fit_beside(model, corners_csv=corners, paths_csv=paths, out=out, held_out=held_out, in_turn=in_turn, progress=progress)
+        models |= {beside(out, other.process): other for other in others}
     if as_json:
         found = [{"model": str(path), "process": m.process, "validation": [c.model_dump(mode="json") for c in m.validation]} for path, m in models.items()]
         click.echo(json.dumps(found[0] | {"beside": found[1:]}))

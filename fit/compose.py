@@ -5,7 +5,7 @@ Blocks of the core domain are at the operating point's supply, memories at their
 reference voltage. Paths between a FIFO and the core are measured with both at the core's supply and stay so: no gate is slower at a higher one.
 """
 
-from collections.abc import Callable, Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -87,14 +87,19 @@ def uses(p: Parameters) -> Iterator[Use]:
     """Every role of every block in designs with parameters `p`, as `hw.top`, `hw.datapath` and `hw.sequencer` instantiate them."""
     one = np.ones(np.shape(p["rows"]))
 
-    def use(block, count, events, role=None, statistics=None, domain=None, **parameters):
-        parameters = {name: value * one for name, value in parameters.items()}
-        events, statistics = ({name: (counter, divisor * one) for name, (counter, divisor) in found.items()} for found in (events, statistics or {}))
+    def spread(found: Mapping[str, tuple[str, float | NDArray]]) -> dict[str, tuple[str, NDArray]]:
+        return {name: (counter, divisor * one) for name, (counter, divisor) in found.items()}
+
+    def use(
+        block: str, count: float | NDArray, events: Mapping[str, tuple[str, float | NDArray]], role: str | None = None,
+        statistics: Mapping[str, tuple[str, float | NDArray]] | None = None, domain: str | None = None, **parameters: float | NDArray,
+    ) -> Use:  # fmt: skip
+        own = {name: value * one for name, value in parameters.items()}
         domain = domain or BLOCKS[block].domain
         clocks = ("core", "memory") if block == "two_clock_fifo" else (domain,)
         return Use(
-            block=block, role=role or block, count=count * one, parameters={**p, **parameters}, events=events, domain=domain, clocks=clocks,
-            statistics=statistics,
+            block=block, role=role or block, count=count * one, parameters={**p, **own}, events=spread(events), domain=domain, clocks=clocks,
+            statistics=spread(statistics or {}),
         )  # fmt: skip
 
     pe_statistics = {"useful": ("useful_multiplications", p["lanes"]), "weight_changes": ("weight_reads", 1 / p["rows"])}

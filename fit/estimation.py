@@ -1,21 +1,23 @@
 """Fits every law of every kind of block on the rows of `corners.csv`, and of every slow path on those of `paths.csv`."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
-from fit.blocks import BLOCKS, DELAYS, DERIVED, SKEW_TERMS, TERMS, Block, Parameters, path_group, path_terms, term_values
+from fit.blocks import BLOCKS, DELAYS, DERIVED, SKEW_TERMS, TERMS, Block, Domain, Parameters, path_group, path_terms, term_values
 from fit.compose import GLUE, uses
-from fit.laws import DELAY_LAWS, REFERENCE_C, VOLTAGE_LAWS, Corners
-from fit.model import NORMAL_90, ErrorSummary, FittedBlock, FittedLaw, FittedPath, LawComparison, Number
+from fit.laws import DELAY_LAWS, REFERENCE_C, VOLTAGE_LAWS, Corners, VoltageLaw
+from fit.model import NORMAL_90, ErrorSummary, FittedBlock, FittedLaw, FittedPath, LawComparison, Number, Status
 from fit.regression import Estimate, Samples, estimate, estimate_with_errors, leave_voltages_out
 from fit.workloads import STATISTICS, with_statistics
 from flow.table import PARAMETERS
 from hw.errors import ConfigError, ModelError
 
+PathKey = tuple[str, str, Domain]
+"""A path's start, end and domain."""
 WHOLE = "accelerator"
 """Rows of whole designs: they validate and take no part in any fit."""
 CORNER = ["vdd_v", "sram_vdd_v", "temperature_c", "back_bias_v"]
@@ -54,7 +56,7 @@ def corners_of(rows: pd.DataFrame, supply: str = "vdd_v") -> Corners:
     return Corners(*(rows[name].to_numpy(dtype=float) for name in (supply, "temperature_c", "back_bias_v")))
 
 
-def choose(frame: pd.DataFrame, **wanted) -> pd.DataFrame:
+def choose(frame: pd.DataFrame, **wanted: str | None) -> pd.DataFrame:
     """The rows of one technology, process and layout; raises `ConfigError` if `wanted` leaves several or none."""
     for name, value in wanted.items():
         if value is not None:
@@ -67,7 +69,7 @@ def choose(frame: pd.DataFrame, **wanted) -> pd.DataFrame:
     return frame
 
 
-def select(frame: pd.DataFrame, **wanted) -> tuple[pd.DataFrame, Condition]:
+def select(frame: pd.DataFrame, **wanted: str | None) -> tuple[pd.DataFrame, Condition]:
     """`choose` of rows of `corners.csv`, with the columns `DERIVED` and the statistics of their workloads, and their `Condition`."""
     frame = choose(frame, **wanted)
     unknown = set(frame["block"]) - set(BLOCKS) - {WHOLE}
@@ -85,10 +87,14 @@ def select(frame: pd.DataFrame, **wanted) -> tuple[pd.DataFrame, Condition]:
             frame.loc[rows, name] = frame.loc[rows, "module"].str.extract(pattern)[name].astype(float)
     frame["side_um"] = frame["design"].map(sides_um(frame)).astype(float)
     first, core = frame.iloc[0], frame[frame["domain"] == "core"]
-    reference = Corners(
-        np.float64(core["vdd_v"].max()), *(np.float64(min(core[name].unique(), key=lambda x: (abs(x - usual), x))) for name, usual in _USUAL.items())
-    )
+    usual = {name: np.asarray(_nearest(core[name].unique(), value)) for name, value in _USUAL.items()}
+    reference = Corners(vdd_v=np.asarray(core["vdd_v"].max()), **usual)
     return with_statistics(frame), Condition(process=first["process"], layout=first["layout"], reference=reference)
+
+
+def _nearest(values: np.ndarray, wanted: float) -> float:
+    """The one nearest to `wanted`, of two the lower."""
+    return min(values, key=lambda x: (abs(x - wanted), x))
 
 
 def sides_um(frame: pd.DataFrame) -> pd.Series:
@@ -157,7 +163,7 @@ def law_name(quantity: str, delay_law: str) -> str:
     return {"area_um2": "constant", "leakage_w": "leakage"}.get(quantity, "switching")
 
 
-def compare_delay_laws(paths: dict[tuple[str, str, str], Samples], most: dict[tuple[str, str, str], float], reference: Corners) -> LawComparison:
+def compare_delay_laws(paths: dict[PathKey, Samples], most: dict[PathKey, float], reference: Corners) -> LawComparison:
     """Each delay law's errors at voltages left out (between the lowest and the highest), over the paths that set a design's frequency or nearly
     (`most`, see `slowness`); the chosen one has the least mean.
 
@@ -178,7 +184,10 @@ def compare_delay_laws(paths: dict[tuple[str, str, str], Samples], most: dict[tu
                 del parts[name]
                 continue
             parts[name].append((errors[inner], vdd_v[inner]))
-    summaries = {name: ErrorSummary.of(np.concatenate([e for e, _ in found]), np.concatenate([v for _, v in found])) for name, found in parts.items() if found}
+    summaries = {}
+    for name, found in parts.items():
+        if found and (summary := ErrorSummary.of(np.concatenate([e for e, _ in found]), np.concatenate([v for _, v in found]))):
+            summaries[name] = summary
     chosen = min(summaries, key=lambda name: summaries[name].mean) if summaries else min(DELAY_LAWS, key=lambda name: len(VOLTAGE_LAWS[name].parameters))
     return LawComparison(chosen=chosen, left_out_voltages=summaries)
 
@@ -210,7 +219,7 @@ def skew_samples(rows: pd.DataFrame, paths: pd.DataFrame) -> Samples | None:
     )  # fmt: skip
 
 
-def path_samples(paths: pd.DataFrame, blocks: dict[str, FittedBlock], reference: Corners) -> dict[tuple[str, str, str], Samples]:
+def path_samples(paths: pd.DataFrame, blocks: dict[str, FittedBlock], reference: Corners) -> dict[PathKey, Samples]:
     """The measurements of the slow paths of `grouped` paths, by start, end and domain. `blocks` holds the memories' law."""
     most, found = slowness(paths), {}
     for (start, end, domain), rows in paths.groupby(["start", "end", "domain"], sort=True):
@@ -229,7 +238,7 @@ def path_samples(paths: pd.DataFrame, blocks: dict[str, FittedBlock], reference:
     return found
 
 
-def slowness(paths: pd.DataFrame) -> dict[tuple[str, str, str], float]:
+def slowness(paths: pd.DataFrame) -> dict[PathKey, float]:
     """Largest part of a design's period that each path (start, end, domain) takes in any row."""
     slowest = paths.groupby(["design", "domain", *CORNER])["delay_s"].transform("max")
     return (paths["delay_s"] / slowest).groupby([paths["start"], paths["end"], paths["domain"]]).max().to_dict()
@@ -248,7 +257,7 @@ def access_s(blocks: dict[str, FittedBlock], memory: str, p: Parameters, corners
 
 
 def fit_paths(
-    paths: pd.DataFrame, samples: dict[tuple[str, str, str], Samples], delay_law: str, reference: Corners, *, errors: bool = True,
+    paths: pd.DataFrame, samples: dict[PathKey, Samples], delay_law: str, reference: Corners, *, errors: bool = True,
     near: dict[str, FittedPath] | None = None,
 ) -> dict[str, FittedPath]:  # fmt: skip
     """A fitted path for each of `samples` (see `path_samples`); `errors` and `near` as of `fit_blocks`."""
@@ -263,7 +272,9 @@ def fit_paths(
 
 def fit_skew(samples: Samples | None, delay_law: str, reference: Corners, *, errors: bool = True, near: FittedLaw | None = None) -> FittedLaw | None:
     """The law of the clock's skew from `skew_samples`; `errors` and `near` as of `fit_blocks`."""
-    return samples and _fit(samples, SKEW_TERMS, "the clock's skew", "skew_s", VOLTAGE_LAWS[delay_law], reference, errors, near)
+    if samples is None:
+        return None
+    return _fit(samples, SKEW_TERMS, "the clock's skew", "skew_s", VOLTAGE_LAWS[delay_law], reference, errors, near)
 
 
 def fit_blocks(
@@ -293,7 +304,7 @@ def fit_blocks(
     return blocks
 
 
-def _by_block(frame: pd.DataFrame):
+def _by_block(frame: pd.DataFrame) -> Iterator[tuple[Block, pd.DataFrame]]:
     for name, block in BLOCKS.items():
         rows = frame[frame["block"] == name]
         if len(rows):
@@ -301,7 +312,7 @@ def _by_block(frame: pd.DataFrame):
 
 
 def _fit(
-    samples: Samples, terms: tuple[str, ...], what: str, quantity: str, law, reference: Corners, errors: bool, near: FittedLaw | None
+    samples: Samples, terms: tuple[str, ...], what: str, quantity: str, law: VoltageLaw, reference: Corners, errors: bool, near: FittedLaw | None
 ) -> FittedLaw:  # fmt: skip
     # What adds up in an area follows from how a block is built; what a path gets longer with, or what switches, is for the data to say.
     choosing = quantity == "delay_s" or (quantity.endswith("_energy_j") and quantity != "idle_energy_j")
@@ -323,7 +334,7 @@ def as_law(found: Estimate, samples: Samples, left_out: np.ndarray, names: tuple
     """The estimate as it stands in the model file."""
     unit = UNITS.get(quantity, "J")
 
-    def number(name, formula, value, unit, error, status):
+    def number(name: str, formula: str, value: float, unit: str, error: float, status: Status) -> Number:
         return Number(name=name, formula=formula, value=float(value), unit=unit, standard_error=float(error) if np.isfinite(error) else None, status=status)
 
     vdd_v = samples.corners.vdd_v

@@ -4,7 +4,7 @@ Every law is used relative to its value at a reference corner, so that the coeff
 are seconds, joules and watts at that corner. `VOLTAGE_LAWS` lists the laws by name with the bounds of their parameters.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -24,7 +24,9 @@ def thermal_voltage_v(temperature_c: ArrayLike) -> NDArray:
     return BOLTZMANN_V_PER_K * (np.asarray(temperature_c, dtype=float) + 273.15)
 
 
-def ekv_delay(vdd_v: ArrayLike, temperature_c: ArrayLike, back_bias_v: ArrayLike, threshold_v, slope, threshold_per_c, body, mobility) -> NDArray:
+def ekv_delay(
+    vdd_v: ArrayLike, temperature_c: ArrayLike, back_bias_v: ArrayLike, threshold_v: float, slope: float, threshold_per_c: float, body: float, mobility: float
+) -> NDArray:  # fmt: skip
     """V (T/T0)^(mobility - 2) / ln^2(1 + exp((V - Vt) / (2 n kT/q))): a gate's delay, up to a factor.
 
     C V over the saturation current of Enz, Krummenacher, Vittoz, "An analytical MOS transistor model valid in all regions
@@ -35,17 +37,20 @@ def ekv_delay(vdd_v: ArrayLike, temperature_c: ArrayLike, back_bias_v: ArrayLike
     return saturated_ekv_delay(vdd_v, temperature_c, back_bias_v, threshold_v, 2.0, slope, threshold_per_c, body, mobility)
 
 
-def alpha_power_delay(vdd_v: ArrayLike, temperature_c: ArrayLike, back_bias_v: ArrayLike, threshold_v, alpha, threshold_per_c, body, mobility) -> NDArray:
+def alpha_power_delay(
+    vdd_v: ArrayLike, temperature_c: ArrayLike, back_bias_v: ArrayLike, threshold_v: float, alpha: float, threshold_per_c: float, body: float, mobility: float
+) -> NDArray:  # fmt: skip
     """V (T/T0)^mobility / (V - Vt)^alpha: a gate's delay, up to a factor.
 
     Sakurai, Newton, IEEE JSSC 25 (1990). Valid well above the threshold only: V - Vt > about 4 kT/q.
     """
     over = np.maximum(np.asarray(vdd_v) - threshold(threshold_v, threshold_per_c, body, temperature_c, back_bias_v), 1e-6)
-    return vdd_v * _warmer(temperature_c) ** mobility / over**alpha
+    return np.asarray(vdd_v) * _warmer(temperature_c) ** mobility / over**alpha
 
 
 def saturated_ekv_delay(
-    vdd_v: ArrayLike, temperature_c: ArrayLike, back_bias_v: ArrayLike, threshold_v, alpha, slope, threshold_per_c, body, mobility
+    vdd_v: ArrayLike, temperature_c: ArrayLike, back_bias_v: ArrayLike, threshold_v: float, alpha: float, slope: float, threshold_per_c: float,
+    body: float, mobility: float,
 ) -> NDArray:  # fmt: skip
     """V (T/T0)^(mobility - alpha) / ln^alpha(1 + exp((V - Vt) / (alpha n kT/q))): a gate's delay, up to a factor.
 
@@ -53,11 +58,12 @@ def saturated_ekv_delay(
     (V - Vt)^alpha above it: alpha = 2 without velocity saturation, towards 1 with it. alpha = 2 is `ekv_delay`.
     """
     over = np.asarray(vdd_v) - threshold(threshold_v, threshold_per_c, body, temperature_c, back_bias_v)
-    return vdd_v * _warmer(temperature_c) ** (mobility - alpha) / _softplus(over / (alpha * slope * thermal_voltage_v(temperature_c))) ** alpha
+    return np.asarray(vdd_v) * _warmer(temperature_c) ** (mobility - alpha) / _softplus(over / (alpha * slope * thermal_voltage_v(temperature_c))) ** alpha
 
 
 def resistive_ekv_delay(
-    vdd_v: ArrayLike, temperature_c: ArrayLike, back_bias_v: ArrayLike, threshold_v, resistance, slope, threshold_per_c, body, mobility
+    vdd_v: ArrayLike, temperature_c: ArrayLike, back_bias_v: ArrayLike, threshold_v: float, resistance: float, slope: float, threshold_per_c: float,
+    body: float, mobility: float,
 ) -> NDArray:  # fmt: skip
     """V (T/T0)^(mobility - 2) (1 / q^2 + resistance / q), q = ln(1 + exp((V - Vt) / (2 n kT/q))): a gate's delay, up to a factor.
 
@@ -66,7 +72,7 @@ def resistive_ekv_delay(
     """
     over = np.asarray(vdd_v) - threshold(threshold_v, threshold_per_c, body, temperature_c, back_bias_v)
     q = _softplus(over / (2 * slope * thermal_voltage_v(temperature_c)))
-    return vdd_v * _warmer(temperature_c) ** (mobility - 2) * (1 / q**2 + resistance / q)
+    return np.asarray(vdd_v) * _warmer(temperature_c) ** (mobility - 2) * (1 / q**2 + resistance / q)
 
 
 def threshold(threshold_v: float, threshold_per_c: float, body: float, temperature_c: ArrayLike, back_bias_v: ArrayLike) -> NDArray:
@@ -75,7 +81,8 @@ def threshold(threshold_v: float, threshold_per_c: float, body: float, temperatu
 
 
 def switching_energy(
-    vdd_v: ArrayLike, temperature_c: ArrayLike, back_bias_v: ArrayLike, deviation, per_c, per_v, short_circuit, short_circuit_per_v, short_circuit_bias_per_v
+    vdd_v: ArrayLike, temperature_c: ArrayLike, back_bias_v: ArrayLike, deviation: float, per_c: float, per_v: float, short_circuit: float,
+    short_circuit_per_v: float, short_circuit_bias_per_v: float,
 ) -> NDArray:  # fmt: skip
     """V^(2 + d) exp(per_c (T - 25 C) + per_v bias) (1 + s exp(ks (V - 1 V) + bs bias)): energy of an event, up to a factor (the switched capacitance).
 
@@ -89,7 +96,8 @@ def switching_energy(
 
 
 def leakage_power(
-    vdd_v: ArrayLike, temperature_c: ArrayLike, back_bias_v: ArrayLike, dibl_per_v, curvature_per_v2, activation_ev, body_per_v
+    vdd_v: ArrayLike, temperature_c: ArrayLike, back_bias_v: ArrayLike, dibl_per_v: float, curvature_per_v2: float, activation_ev: float,
+    body_per_v: float,
 ) -> NDArray:  # fmt: skip
     """V exp((k1 V + k2 V^2 + kb bias) T0/T + Ea/k (1/T0 - 1/T)): leakage power, up to a factor.
 
@@ -98,7 +106,7 @@ def leakage_power(
     """
     colder = 1 / _warmer(temperature_c)
     rise = dibl_per_v * np.asarray(vdd_v) + curvature_per_v2 * np.asarray(vdd_v) ** 2 + body_per_v * np.asarray(back_bias_v)
-    return vdd_v * np.exp(rise * colder + activation_ev / thermal_voltage_v(REFERENCE_C) * (1 - colder))
+    return np.asarray(vdd_v) * np.exp(rise * colder + activation_ev / thermal_voltage_v(REFERENCE_C) * (1 - colder))
 
 
 def constant(vdd_v: ArrayLike, temperature_c: ArrayLike, back_bias_v: ArrayLike) -> NDArray:
@@ -111,7 +119,7 @@ def _warmer(temperature_c: ArrayLike) -> NDArray:
     return (np.asarray(temperature_c, dtype=float) + 273.15) / (REFERENCE_C + 273.15)
 
 
-def _softplus(x: ArrayLike) -> NDArray:
+def _softplus(x: NDArray) -> NDArray:
     """ln(1 + exp(x)) without overflow."""
     return np.logaddexp(0, x)
 
@@ -133,7 +141,7 @@ class LawParameter:
 
 
 class Corners(NamedTuple):
-    """Supply, junction temperature and back bias, arrays that broadcast."""
+    """Supply, junction temperature and back bias, arrays that broadcast (without axes: a single corner)."""
 
     vdd_v: NDArray
     temperature_c: NDArray
@@ -149,7 +157,7 @@ class VoltageLaw:
     function: Callable[..., NDArray]
     parameters: tuple[LawParameter, ...] = ()
 
-    def relative(self, corners: Corners, reference: Corners, values: ArrayLike) -> NDArray:
+    def relative(self, corners: Corners, reference: Corners, values: Iterable[float] | NDArray) -> NDArray:
         """The law at `corners` over the law at the reference corner, in the corners' shape."""
         return self.function(*(np.asarray(x, dtype=float) for x in corners), *values) / self.function(*(np.float64(x) for x in reference), *values)
 

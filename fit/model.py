@@ -6,19 +6,20 @@ The file is JSON (`fields` says what is in it), written whole or not at all, and
 import json
 from collections.abc import Container, Mapping
 from pathlib import Path
-from typing import Annotated, Literal, get_args, get_origin
+from typing import Annotated, Final, Literal, get_args, get_origin
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from pydantic import ConfigDict, Field, ValidationError
 
+from fit.blocks import Domain, Supply
 from fit.laws import VOLTAGE_LAWS, Corners
 from flow.files import write_text_whole
 from hw.errors import ConfigError, ModelError
 from hw.settings import Settings
 
-FORMAT = "voltfront-model"
-MODEL_VERSION = 5
+FORMAT: Final = "voltfront-model"
+MODEL_VERSION: Final = 5
 NORMAL_90 = 1.6448536269514722
 """Half-width of a 90 % interval in standard deviations."""
 
@@ -122,9 +123,9 @@ class FittedLaw(_Described):
 class FittedBlock(_Described):
     """Laws of one kind of block, and the range of each parameter over which it was measured."""
 
-    domain: Literal["core", "memory"]
+    domain: Domain
     """Whether it scales with the core or stays at nominal voltage."""
-    supply: Literal["vdd_v", "sram_vdd_v"]
+    supply: Supply
     """Which supply the laws' voltage is."""
     ranges: dict[str, Range]
     """Least and highest value of each parameter measured."""
@@ -143,7 +144,7 @@ class FittedPath(_Described):
     """Where they start: pe, pe_row, pe_accumulator, a memory's role in fit/compose.py, or logic: any registers."""
     end: str
     """Where they end: a role, pe_accumulator, glue; logic: any registers; sram: any memory."""
-    domain: Literal["core", "memory"]
+    domain: Domain
     """Which clock drives it."""
     memory: str = ""
     """Role of the memory whose access time is added, at the memories' supply; empty for none."""
@@ -279,7 +280,7 @@ class FittedModel(_Described):
 
 def reference_corner(model: FittedModel) -> Corners:
     """The corner at which the model's coefficients are stated."""
-    return Corners(np.float64(model.reference_vdd_v), np.float64(model.temperature_c), np.float64(model.back_bias_v))
+    return Corners(np.asarray(model.reference_vdd_v), np.asarray(model.temperature_c), np.asarray(model.back_bias_v))
 
 
 def fields(kind: type[_Described] = FittedModel, prefix: str = "") -> dict[str, str]:

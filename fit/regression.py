@@ -21,6 +21,7 @@ from scipy.optimize import least_squares, nnls
 from scipy.stats import t as student_t
 
 from fit.laws import CORNER_AXES, Corners, VoltageLaw
+from fit.model import Status
 from hw.errors import ModelError
 
 MODEL_ERROR_FLOOR = 0.01
@@ -72,10 +73,10 @@ class Estimate:
     reference: Corners
     coefficients: NDArray
     coefficient_errors: NDArray
-    coefficient_status: tuple[str, ...]
+    coefficient_status: tuple[Status, ...]
     corner_values: NDArray
     corner_errors: NDArray
-    corner_status: tuple[str, ...]
+    corner_status: tuple[Status, ...]
     condition: float
     residual_log_sd: float
     log_sd: float
@@ -108,7 +109,8 @@ def estimate(samples: Samples, law: VoltageLaw, reference: Corners, *, select: b
     curves = _heights(samples, law, reference, values)
     kept = _independent_terms(curves)
     used = _select(curves, kept) if select else kept
-    coefficients, status = np.zeros(samples.terms.shape[1]), ["undetermined"] * samples.terms.shape[1]
+    coefficients = np.zeros(samples.terms.shape[1])
+    status: list[Status] = ["undetermined"] * samples.terms.shape[1]
     for k in kept:
         status[k] = "unused"
     found = _solve_structure(curves, used)
@@ -190,7 +192,7 @@ def _remainder(samples: Samples) -> tuple[NDArray, NDArray]:
     return above, weight / weight.max()
 
 
-def _fit_corners(samples: Samples, law: VoltageLaw, reference: Corners, near: NDArray | None = None) -> tuple[NDArray, tuple[str, ...]]:
+def _fit_corners(samples: Samples, law: VoltageLaw, reference: Corners, near: NDArray | None = None) -> tuple[NDArray, tuple[Status, ...]]:
     """Corner parameters, and the status of each: as many of an axis are fitted as it has values but one."""
     left = {axis: len(np.unique(values)) - 1 for axis, values in zip(CORNER_AXES, samples.corners, strict=True)}
     several = []
@@ -200,7 +202,7 @@ def _fit_corners(samples: Samples, law: VoltageLaw, reference: Corners, near: ND
     free = np.array(several, dtype=bool)
     low, high = _corner_bounds(law, samples.corners.vdd_v)
     values = np.clip(law.assumed() if near is None else near, low, high)
-    kept = "assumed" if near is None else "shared"
+    kept: Status = "assumed" if near is None else "shared"
     if not free.any():
         return values, (kept,) * len(values)
     above, weight = _remainder(samples)

@@ -78,7 +78,7 @@ class Buffering:
             load_f = sum(sink.load_f for sink in sinks) + self.wire_f_per_um * _wire_um(wire)
             limit_f = self.sharp * _max_load_f(strongest)
             if cell and (kind := self.liberty.cells.get(self.module["cells"][cell]["type"])):
-                able = [one for one in families[kind.name] if one.area_um2 >= kind.area_um2 and self.sharp * one.pins[pin].max_capacitance_f >= load_f]
+                able = [one for one in families[kind.name] if one.area_um2 >= kind.area_um2 and self.sharp * _max_load_f(one, pin) >= load_f]
                 best = able[0] if able else families[kind.name][-1]
                 if best.name != kind.name and best.area_um2 > kind.area_um2:
                     self.module["cells"][cell]["type"] = best.name
@@ -122,7 +122,7 @@ class Buffering:
 
     def _drivers(self) -> dict[int, tuple[str, str, Point]]:
         """Cell (empty for ports and black boxes), output pin and place of the driver of each net."""
-        found = {}
+        found: dict[int, tuple[str, str, Point]] = {}
         for name, port in self.module["ports"].items():
             if port["direction"] == "input":
                 found |= {bit: ("", name, tuple(at)) for bit, at in zip(port["bits"], self.port_places[name], strict=True)}
@@ -209,10 +209,11 @@ def _wire_um(points: Sequence[Point]) -> float:
     return max(width + height, 0.7124 * (width * height * len(points)) ** 0.5)
 
 
-def _max_load_f(cell: Cell) -> float:
-    limit_f = next(pin.max_capacitance_f for pin in cell.pins.values() if pin.direction == "output")
+def _max_load_f(cell: Cell, output: str | None = None) -> float:
+    """What an output of a cell can drive, by default its first."""
+    limit_f = next(pin.max_capacitance_f for pin in cell.pins.values() if pin.direction == "output" and output in (None, pin.name))
     if limit_f is None:
-        raise ToolError(f"buffer {cell.name} must state its max_capacitance in its library; name another cell")
+        raise ToolError(f"cell {cell.name} must state its max_capacitance in its library; name another cell")
     return limit_f
 
 

@@ -130,7 +130,7 @@ def _result(done: "Future", name: str) -> Shard | int:
 def table_corners(technology: Technology) -> tuple[Corner, ...]:
     """The technology's corners with the memories at the logic's supply, or at the least they work at where that is higher. Without figures of
     memory macros all memories are of the logic's cells."""
-    lowest_v = load_sram_technology(Path(technology.sram)).vdd_min_v.value if technology.sram is not None else 0.0
+    lowest_v = load_sram_technology(technology.sram_file()).vdd_min_v.value if technology.sram is not None else 0.0
     return tuple(known.at_sram(max(known.vdd_v, lowest_v)) for known in technology.corners if known.measure)
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 from scipy.sparse import coo_array
 from scipy.sparse.linalg import splu
 
@@ -89,7 +90,7 @@ def anneal(size: np.ndarray, pull: np.ndarray, *, seed: int = 1) -> np.ndarray:
 
 
 @njit(cache=True)
-def _corners(expression, size, left, right, extent, at):
+def _corners(expression: NDArray, size: NDArray, left: NDArray, right: NDArray, extent: NDArray, at: NDArray) -> tuple[float, float]:
     """Fills `at` [boxes, 2] and returns the width and height of the plan; `left`, `right`, `extent` are scratch, one row a symbol."""
     boxes = (len(expression) + 1) // 2
     stack = np.empty(boxes, dtype=np.int64)
@@ -126,7 +127,9 @@ def _corners(expression, size, left, right, extent, at):
 
 
 @njit(cache=True)
-def _cost(expression, size, pull, per_area, per_wire, left, right, extent, at):
+def _cost(
+    expression: NDArray, size: NDArray, pull: NDArray, per_area: float, per_wire: float, left: NDArray, right: NDArray, extent: NDArray, at: NDArray
+) -> float:  # fmt: skip
     width, height = _corners(expression, size, left, right, extent, at)
     wire = 0.0
     for i in range(len(size)):
@@ -139,7 +142,7 @@ def _cost(expression, size, pull, per_area, per_wire, left, right, extent, at):
 
 
 @njit(cache=True)
-def _anneal(size, pull, per_area, per_wire, moves, temperatures, seed):
+def _anneal(size: NDArray, pull: NDArray, per_area: float, per_wire: float, moves: int, temperatures: int, seed: int) -> NDArray:
     np.random.seed(seed)
     count = len(size)
     expression = np.empty(2 * count - 1, dtype=np.int64)
@@ -170,7 +173,7 @@ def _anneal(size, pull, per_area, per_wire, moves, temperatures, seed):
 
 
 @njit(cache=True)
-def _move(expression, count):
+def _move(expression: NDArray, count: int) -> bool:
     """One of the moves of a Polish expression, in place; False if it would not be one any more (or have the same plan as a shorter one)."""
     kind = np.random.randint(4)
     if kind == 0:  # two boxes
@@ -215,7 +218,7 @@ def _move(expression, count):
 
 
 @njit(cache=True)
-def _is_normal(expression):
+def _is_normal(expression: NDArray) -> bool:
     """Every operator has its two operands, and no two operators in a row are the same."""
     boxes = operators = 0
     for k in range(len(expression)):

@@ -164,7 +164,7 @@ def simulate_timed(
     known = Replayer(mapped, clocks=(clock,)).known_registers(recorded.registers)
     preset = [f"dut.{design.cells[cell]}.s = {bit};" for cell, bit in known.items()]
     (folder / "tb.v").write_text(_bench(mapped.name, inputs, outputs, clock, recorded.cycles, period_ps, delay_ps, preset), encoding="utf-8")
-    compiler = [find_tool("iverilog"), "-g2012", "-gspecify", "-Tmax", "-o", "simulation", "tb.v", "design.v", "cells.v"]
+    compiler: list[str | Path] = [find_tool("iverilog"),  "-g2012", "-gspecify", "-Tmax", "-o", "simulation", "tb.v", "design.v", "cells.v"]
     run_tool(compiler, cwd=folder, timeout_s=timeout_s, step="iverilog", error_patterns=[r"\berror\b"])
     errors = (r"^ERROR", r"SDF ERROR", r"Unable to annotate", r"differs")
     run_tool([find_tool("iverilog").with_name("vvp"), "-n", "simulation"], cwd=folder, timeout_s=timeout_s, step="vvp", error_patterns=errors)

@@ -155,7 +155,7 @@ def _polynomial(points: Sequence[float], values: Sequence[np.ndarray], at: float
 # --- the tree -----------------------------------------------------------------------------------
 
 
-def _places(group: Group) -> Iterator[tuple[list[float], Callable[[np.ndarray], None]]]:
+def _places(group: Group) -> Iterator[tuple[list[float] | list[list[float]], Callable[[np.ndarray], None]]]:
     """Every number or table of numbers below `group`, and a function that replaces it."""
     for index, item in enumerate(group.body):
         if isinstance(item, Group):

@@ -10,6 +10,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import overload
 
 import numpy as np
 
@@ -65,6 +66,7 @@ class Table:
                 (i, wi), (j, wj) = corner
                 term = self.values[i, j] * wi * wj
             result = term if result is None else result + term
+        assert result is not None  # there are weights
         return result
 
 
@@ -221,6 +223,12 @@ class _Reader:
     def fail(self, item: Group | Attribute, text: str) -> ConfigError:
         return ConfigError(f"{text} ({self.source}, line {item.line})")
 
+    @overload
+    def number(self, group: Group, name: str, default: float) -> float: ...
+
+    @overload
+    def number(self, group: Group, name: str, default: float | None) -> float | None: ...
+
     def number(self, group: Group, name: str, default: float | None) -> float | None:
         value = group.get(name)
         if value is None:
@@ -253,8 +261,7 @@ class _Reader:
             raise self.fail(group, f"{group.kind} must use a template of this library, not {template_name!r}")
         try:
             for number in (1, 2, 3):
-                variable = template.get(f"variable_{number}") if template else None
-                if variable is None:
+                if template is None or (variable := template.get(f"variable_{number}")) is None:
                     break
                 index = group.complex(f"index_{number}") or template.complex(f"index_{number}")
                 if variable not in _AXIS or not index:
@@ -365,7 +372,7 @@ class _Reader:
         library = self.root
         conditions = {g.args[0]: g for g in library.groups("operating_conditions") if g.args}
         name = library.get("default_operating_conditions") or next(iter(conditions), None)
-        chosen = conditions.get(name) or library
+        chosen = library if name is None else conditions.get(name, library)
         at = {key: self.number(chosen, key, self.number(library, f"nom_{key}", None)) for key in ("voltage", "temperature", "process")}
         if at["voltage"] is None or at["temperature"] is None:
             raise self.fail(library, "library must state its nom_voltage and nom_temperature")
@@ -411,11 +418,14 @@ def fo4_s(library: Library, inverter: str) -> float:
         raise ConfigError(f"inverter must be a cell of its library, not {inverter!r} ({library.source})")
     load_f = 4 * next(p.capacitance_f for p in cell.pins.values() if p.direction == "input")
     arc = next(arc for p in cell.pins.values() if p.direction == "output" for arc in p.timing)
-    slew_rise_s = slew_fall_s = float(arc.delay_rise_s.points[0][1])
+    delay_rise, delay_fall, transition_rise, transition_fall = arc.delay_rise_s, arc.delay_fall_s, arc.transition_rise_s, arc.transition_fall_s
+    if delay_rise is None or delay_fall is None or transition_rise is None or transition_fall is None:
+        raise ConfigError(f"inverter {inverter} must have delays and transitions of both edges, not lack some ({library.source})")
+    slew_rise_s = slew_fall_s = float(delay_rise.points[0][1])
     for _ in range(30):
         # A falling input, as steep as this inverter's own falling output, makes a rising output.
         slew_rise_s, slew_fall_s = (
-            float(arc.transition_rise_s.at(slew_s=slew_fall_s, load_f=load_f)),
-            float(arc.transition_fall_s.at(slew_s=slew_rise_s, load_f=load_f)),
+            float(transition_rise.at(slew_s=slew_fall_s, load_f=load_f)),
+            float(transition_fall.at(slew_s=slew_rise_s, load_f=load_f)),
         )
-    return float(arc.delay_rise_s.at(slew_s=slew_fall_s, load_f=load_f) + arc.delay_fall_s.at(slew_s=slew_rise_s, load_f=load_f)) / 2
+    return float(delay_rise.at(slew_s=slew_fall_s, load_f=load_f) + delay_fall.at(slew_s=slew_rise_s, load_f=load_f)) / 2

@@ -10,6 +10,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import overload
 
 from hw.errors import ConfigError
 
@@ -34,6 +35,12 @@ class Group:
     args: tuple[str, ...] = ()
     body: list["Attribute | Group"] = field(default_factory=list)
     line: int = 0
+
+    @overload
+    def get(self, name: str, default: str) -> str: ...
+
+    @overload
+    def get(self, name: str, default: None = None) -> str | None: ...
 
     def get(self, name: str, default: str | None = None) -> str | None:
         """First value of the last attribute called `name` (a later one replaces an earlier one)."""
@@ -85,13 +92,18 @@ def parse_text(text: str, where: str) -> Group:
         found = text[position : position + 40].split("\n")[0].strip() or "the end of the file"
         return ConfigError(f"Liberty text must be {rule}, not {found!r} ({where}, line {line}); check that the file is complete")
 
-    match, skip = _STATEMENT.match, _REST.match
+    def skip(text: str, position: int) -> int:
+        """Behind what may stand between statements."""
+        found = _REST.match(text, position)
+        return found.end() if found else position
+
+    match = _STATEMENT.match
     open_groups: list[Group] = []
     position, line, counted_to, size = 0, 1, 0, len(text)
     while True:
         found = match(text, position)
         if found is None:
-            position = skip(text, position).end()
+            position = skip(text, position)
             if position >= size:
                 rule = f"closed with '}}' ({open_groups[-1].kind} of line {open_groups[-1].line} is open)" if open_groups else "a library group"
                 raise fail(size, rule)
@@ -121,7 +133,7 @@ def parse_text(text: str, where: str) -> Group:
             open_groups[-1].body.append(Attribute(name=name, values=(value.strip().strip('"').strip(),), line=line))
         else:
             open_groups[-1].body.append(Attribute(name=name, values=_arguments(args), is_complex=True, line=line))
-    position = skip(text, position).end()
+    position = skip(text, position)
     if position < size:
         raise fail(position, "at its end after the library group")
     return group

@@ -133,13 +133,14 @@ def _clock_gate(cell: Cell, where: str) -> tuple[Sequential, dict[str, str]]:
     if len(clocks) != 1 or len(outs) != 1 or not enables:
         raise ToolError(f"clock gate must name one clock, one output and an enable pin, not {roles} ({where})")
     clock, data = clocks[0], " | ".join(enables)
-    if cell.clock_gate.startswith("latch_posedge"):
+    kind = cell.clock_gate or ""
+    if kind.startswith("latch_posedge"):
         latch = Sequential(kind="latch", state="_gate", inverse_state="_gate_n", enable=f"!{clock}", data_in=data)
         return latch, {outs[0]: f"{clock} & _gate"}
-    if cell.clock_gate.startswith("latch_negedge"):
+    if kind.startswith("latch_negedge"):
         latch = Sequential(kind="latch", state="_gate", inverse_state="_gate_n", enable=clock, data_in=data)
         return latch, {outs[0]: f"{clock} | _gate_n"}
-    raise ToolError(f"clock gate must be latch_posedge or latch_negedge, not {cell.clock_gate!r} ({where})")
+    raise ToolError(f"clock gate must be latch_posedge or latch_negedge, not {kind!r} ({where})")
 
 
 def cell_logic(cell: Cell) -> CellLogic:
@@ -151,20 +152,22 @@ def cell_logic(cell: Cell) -> CellLogic:
         raise ToolError(f"pins must be inputs or outputs, not inout ({where}); mark the cell as one not to use")
     if len(inputs) > MAX_INPUTS:
         raise ToolError(f"a cell must have at most {MAX_INPUTS} inputs, not {len(inputs)} ({where}); mark the cell as one not to use")
-    functions = {name: cell.pins[name].function for name in outputs}
+    stated = {name: cell.pins[name].function for name in outputs}
     kind = "combinational"
     storage = cell.sequential[0] if cell.sequential else None
     if len(cell.sequential) > 1:
         raise ToolError(f"a cell must store one bit, not {len(cell.sequential)} ({where}); mark the cell as one not to use")
     if cell.clock_gate:
         kind = "clock_gate"
-        storage, functions = _clock_gate(cell, where)
-        functions = {name: functions.get(name) for name in outputs}
+        storage, gated = _clock_gate(cell, where)
+        stated = {name: gated.get(name) for name in outputs}
     elif storage is not None:
         kind = "flop" if storage.kind == "ff" else "latch"
-    for name, function in functions.items():
+    functions: list[str] = []
+    for name, function in stated.items():
         if function is None:
             raise ToolError(f"output {name} must have a function in the library, not none ({where}); mark the cell as one not to use")
+        functions.append(function)
 
     has_state = storage is not None
     index = np.arange(2 ** (len(inputs) + has_state))
@@ -189,7 +192,8 @@ def cell_logic(cell: Cell) -> CellLogic:
         # Where clear and preset act together the cleared value is taken.
         settled = np.where(table(storage.clear, no), False, np.where(table(storage.preset, no), True, settled))
 
-    out = np.array([np.broadcast_to(evaluate(functions[name], variables, where), len(index)) for name in outputs], dtype=bool).reshape(len(outputs), len(index))
+    out = np.array([np.broadcast_to(evaluate(function, variables, where), len(index)) for function in functions], dtype=bool)
+    out = out.reshape(len(outputs), len(index))
     variables |= dict(zip(outputs, out, strict=True))
     followed = out[:, (index & 2 ** len(inputs) - 1) | (settled.astype(int) << len(inputs))] if has_state else out
     depends = np.array([[np.any(followed[o] != followed[o][index ^ 1 << i]) for i in range(len(inputs))] for o in range(len(outputs))], dtype=bool)

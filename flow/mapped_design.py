@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from flow import netlist as netlist_module
@@ -14,7 +15,8 @@ from flow.netlist import read_netlist
 from flow.placement import Outline, PlacedModule, place_module, read_places
 from flow.recording import Event
 from flow.simulation import Rtl
-from flow.sram import SramMacro, Yardstick, area_um2, load_sram_technology, sram_figures, write_sram_liberty, yardstick
+from flow.sram import SramTechnology, Yardstick, area_um2, load_sram_technology, sram_figures, write_sram_liberty, yardstick
+from flow.sram_macro import SramMacro
 from flow.sta import TimingResult, time_design
 from flow.synth import RECIPES, SynthResult, synthesize
 from flow.tech import Technology, WireModel, liberty_files, read_libraries
@@ -88,7 +90,7 @@ class MappedModule:
 
     @property
     def places(self) -> Path | None:
-        return self.placed and self.placed.places
+        return None if self.placed is None else self.placed.places
 
     @property
     def area_um2(self) -> float:
@@ -107,18 +109,22 @@ class MappedDesign:
         self.blocks = (*blocks, GLUE)
         self.pes = tuple(block.module for block in blocks if block.name == "pe")
         self.macros = {memory.module: SramMacro(words=memory.words, bits=memory.bits) for memory in rtl.macros}
-        self.sram = load_sram_technology(Path(technology.sram)) if self.macros else None
         # The inverter's law against the supply holds for one process, temperature and back bias.
         self.inverters = {condition(corner): yardstick(technology, corner) for corner in corners} if self.macros else {}
         self.liberty = tuple(liberty_files(technology, corner, cache=cache) for corner in corners)
         macros = tuple(self.macros.values())
         self.macro_liberty = {
-            corner: [run_step(_macro_liberty, cache=cache, macros=macros, sram=Path(technology.sram), inverter=self.inverter(corner), corner=corner)]
+            corner: [run_step(_macro_liberty, cache=cache, macros=macros, sram=technology.sram_file(), inverter=self.inverter(corner), corner=corner)]
             for corner in corners
         } if self.macros else {}
         self.synthesized: dict[str, SynthResult] = {}
         for block in self.blocks:
             self.synthesized[block.module] = self._synthesize(block)
+
+    @cached_property
+    def sram(self) -> SramTechnology:
+        """The constants of the macros."""
+        return load_sram_technology(self.technology.sram_file())
 
     def inverter(self, corner: Corner) -> Yardstick:
         return self.inverters[condition(corner)]
@@ -148,15 +154,16 @@ class MappedDesign:
     def layout(self, layout: str) -> dict[str, MappedModule]:
         """Every module in a layout."""
         found: dict[str, MappedModule] = {}
-        macros = {name: macro_outline(macro, self) for name, macro in self.macros.items()}
+        outlines = {name: macro_outline(macro, self) for name, macro in self.macros.items()}
         for block in self.blocks:
             placed = None
             if layout == "placed":
-                boxes = {kind: macros[kind] if kind in macros else found[kind].placed.outline for kind in self.synthesized[block.module].black_box_counts}
+                boxes = {kind: outlines[kind] for kind in self.synthesized[block.module].black_box_counts}
                 placed = place_module(
                     self.synthesized[block.module], clocks=tuple(block.clocks), technology=self.technology, corner=self.technology.nominal_corner(),
                     boxes=boxes, cache=self.cache,
                 )  # fmt: skip
+                outlines[block.module] = placed.outline
             found[block.module] = MappedModule(synthesized=self.synthesized[block.module], placed=placed)
         return found
 

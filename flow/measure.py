@@ -71,9 +71,9 @@ def _layout_rows(design: MappedDesign, layout: str, traces: Sequence[Trace], ins
     loads = design.loads(mapped)
     technology = design.technology
     identity = _identity(design.config, technology, layout)
-    skew = technology.placement.clock_skew_fraction if layout == "placed" else 0.0
+    skew = technology.placement.clock_skew_fraction if layout == "placed" and technology.placement else 0.0
     rows: list[dict] = []
-    latency_s = {corner: {} for corner in design.corners}
+    latency_s: dict[Corner, dict[str, float]] = {corner: {} for corner in design.corners}
     wholes, paths = [], []
     for block in design.blocks:
         kind, module, clocks = KINDS[block.name], mapped[block.module], tuple(block.clocks)

@@ -5,7 +5,7 @@ characterized apart) may be named as black boxes: their outputs are then driven 
 """
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,11 +91,11 @@ def read_netlist(path: Path | str, library: Library, *, top: str | None = None, 
     try:
         modules = json.loads(Path(path).read_text(encoding="utf-8"))["modules"]
         own = [name for name, module in modules.items() if "blackbox" not in module.get("attributes", {})]
-        top = top or (own[0] if len(own) == 1 else None)
-        module = modules[top]
+        name = top or (own[0] if len(own) == 1 else "")
+        module = modules[name]
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise ToolError(f"netlist must be Yosys JSON with module {top or 'given or only one'}, not {path} ({type(error).__name__}: {error})") from None
-    return build_netlist(module, library, name=top, black_boxes=black_boxes)
+    return build_netlist(module, library, name=name, black_boxes=black_boxes)
 
 
 def build_netlist(module: Mapping, library: Library, *, name: str, black_boxes: Collection[str] = ()) -> Netlist:
@@ -129,7 +129,10 @@ def build_netlist(module: Mapping, library: Library, *, name: str, black_boxes: 
     types = tuple(cell_logic(library.cells[t]) for t in type_names)
     type_number = {t: i for i, t in enumerate(type_names)}
 
-    cell_names, cell_type, pin_net, pin_start, boxes = [], [], [], [0], {}
+    cell_names: list[str] = []
+    cell_types: list[int] = []
+    pin_nets, starts = [], [0]
+    boxes: dict[str, str] = {}
     for instance, cell in module["cells"].items():
         connections = cell["connections"]
         if cell["type"] not in type_number:
@@ -141,23 +144,23 @@ def build_netlist(module: Mapping, library: Library, *, name: str, black_boxes: 
             continue
         logic = types[type_number[cell["type"]]]
         for pin in logic.inputs:
-            pin_net.append(net((connections.get(pin) or ["nothing"])[0], f"{instance}/{pin}"))
+            pin_nets.append(net((connections.get(pin) or ["nothing"])[0], f"{instance}/{pin}"))
         for pin in logic.outputs:
             bits = connections.get(pin)
             if bits and isinstance(bits[0], int):
-                pin_net.append(net(bits[0], f"{instance}/{pin}"))
+                pin_nets.append(net(bits[0], f"{instance}/{pin}"))
             else:  # an unused output still moves and costs energy
-                pin_net.append(len(net_names))
+                pin_nets.append(len(net_names))
                 net_names.append(f"{instance}/{pin}")
         cell_names.append(instance)
-        cell_type.append(type_number[cell["type"]])
-        pin_start.append(len(pin_net))
+        cell_types.append(type_number[cell["type"]])
+        starts.append(len(pin_nets))
 
-    cell_type, pin_start, pin_net = (np.array(a, dtype=np.int32) for a in (cell_type, pin_start, pin_net))
+    cell_type, pin_start, pin_net = (np.array(a, dtype=np.int32) for a in (cell_types, starts, pin_nets))
     pin_cell = np.repeat(np.arange(len(cell_names), dtype=np.int32), np.diff(pin_start))
     inputs_of = np.array([len(t.inputs) for t in types], dtype=np.int32)[cell_type] if types else np.zeros(0, dtype=np.int32)
     is_input = np.arange(len(pin_net)) - pin_start[pin_cell] < inputs_of[pin_cell]
-    driver = _drivers(net_names, cell_names, pin_net, pin_cell, is_input, ports, where)
+    driver = _drivers(net_names, pin_net, pin_cell, is_input, ports, where)
     reading = np.flatnonzero(is_input)
     reading = reading[np.argsort(pin_net[reading], kind="stable")]
     reader_start = np.searchsorted(pin_net[reading], np.arange(len(net_names) + 1)).astype(np.int32)
@@ -181,7 +184,9 @@ def _names_of_bits(module: Mapping) -> dict[int, str]:
     return {bit: label for bit, (_, _, label) in best.items()}
 
 
-def _drivers(net_names, cell_names, pin_net, pin_cell, is_input, ports, where) -> np.ndarray:
+def _drivers(
+    net_names: list[str], pin_net: np.ndarray, pin_cell: np.ndarray, is_input: np.ndarray, ports: Mapping[str, Port], where: str
+) -> np.ndarray:  # fmt: skip
     """The driving cell of each net; -1 for constants and source ports."""
     count = np.zeros(len(net_names), dtype=np.int32)
     driver = np.full(len(net_names), -1, dtype=np.int32)
@@ -201,7 +206,9 @@ def _drivers(net_names, cell_names, pin_net, pin_cell, is_input, ports, where) -
     return driver
 
 
-def _levels(types, cell_names, cell_type, pin_start, pin_net, driver, where) -> np.ndarray:
+def _levels(
+    types: Sequence[CellLogic], cell_names: Sequence[str], cell_type: np.ndarray, pin_start: np.ndarray, pin_net: np.ndarray, driver: np.ndarray, where: str
+) -> np.ndarray:  # fmt: skip
     """Level of each cell: 0 where the outputs follow no other cell. Raises `ToolError` naming the cells of a loop."""
     followed = [np.any(t.depends, axis=0) for t in types]
     before: list[list[int]] = []

@@ -17,6 +17,7 @@ from flow import buffering, fanout, floorplan, tech
 from flow import netlist as netlist_module
 from flow.buffering import Buffering
 from flow.cache import DEFAULT_CACHE, run_step, step
+from flow.corner import Corner
 from flow.floorplan import Floorplan, plan_boxes
 from flow.liberty import Library
 from flow.netlist import CONST1, Netlist, clock_network, read_netlist
@@ -77,7 +78,7 @@ class Places:
 
 
 def place_module(
-    synthesized: SynthResult, *, clocks: Sequence[str], technology: Technology, corner, boxes: Mapping[str, Outline], timeout_s: float = 1800.0,
+    synthesized: SynthResult, *, clocks: Sequence[str], technology: Technology, corner: Corner, boxes: Mapping[str, Outline], timeout_s: float = 1800.0,
     cache: Path = DEFAULT_CACHE,
 ) -> PlacedModule:  # fmt: skip
     """Place the cells of a synthesized module and give its clocks trees.

@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 
 from flow.liberty import Cell, InternalPower, Library, Table, TimingArc
 from flow.logic import CellLogic
@@ -84,9 +85,11 @@ class _Packer:
 
     def entries(self) -> Entries:
         flat = [row for rows in self.rows for row in rows]
-        columns = list(zip(*flat, strict=True)) if flat else [[]] * 6
-        start = np.cumsum([0, *(len(rows) for rows in self.rows)])
-        return Entries(start, *(np.array(c, dtype=np.int64) for c in columns[:5]), np.array(columns[5], dtype=float))
+        target, pin, edge, load, table = (np.array([row[i] for row in flat], dtype=np.int64) for i in range(5))
+        return Entries(
+            start=np.cumsum([0, *(len(rows) for rows in self.rows)]), target=target, pin=pin, edge=edge, load=load, table=table,
+            weight=np.array([row[5] for row in flat], dtype=float),
+        )  # fmt: skip
 
 
 def slew_entries(netlist: Netlist, library: Library) -> tuple[Tables, Entries]:
@@ -112,7 +115,7 @@ def _transitions(arc: TimingArc, logic: CellLogic) -> list[tuple[int, int, int, 
             if arc.timing_type in ("rising_edge", "falling_edge"):
                 edges = [RISE if arc.timing_type == "rising_edge" else FALL]
             else:
-                edges = {"positive_unate": [out_edge], "negative_unate": [1 - out_edge]}.get(arc.sense, [FALL, RISE])
+                edges = {"positive_unate": [out_edge], "negative_unate": [1 - out_edge]}.get(arc.sense or "", [FALL, RISE])
             found += [(pin, edge, out_edge, table) for edge in edges if table is not None]
     return found
 
@@ -191,7 +194,7 @@ def leakage_by_state(cell: Cell, logic: CellLogic) -> np.ndarray:
 
 
 @njit(cache=True)
-def look_up(tables, table, slew, load):
+def look_up(tables: Tables, table: int, slew: float, load: float) -> tuple[float, bool]:
     """The table's value at (slew, load), linear in each cell of the table and beyond it; and whether that was beyond its last slew or load.
 
     Below the first ones tables are continued too, but that is no guess: the first column of fdsoi28p's delays follows from the next two
@@ -223,7 +226,10 @@ def look_up(tables, table, slew, load):
 
 
 @njit(cache=True)
-def propagate_slews(tables, entries, cells, cell_type, pin_start, pin_net, inputs, loads, slews):
+def propagate_slews(
+    tables: Tables, entries: Entries, cells: NDArray, cell_type: NDArray, pin_start: NDArray, pin_net: NDArray, inputs: NDArray, loads: NDArray,
+    slews: NDArray,
+) -> tuple[int, int]:  # fmt: skip
     """Fill `slews` [nets, fall and rise] of the outputs of `cells`, in order, with the slowest arc; returns look-ups and how many were outside.
 
     An input whose slew is NaN does not move.
@@ -245,7 +251,10 @@ def propagate_slews(tables, entries, cells, cell_type, pin_start, pin_net, input
 
 
 @njit(cache=True)
-def energies(tables, entries, base, cell_type, pin_start, pin_net, inputs, loads, slews, energy, outside):
+def energies(
+    tables: Tables, entries: Entries, base: NDArray, cell_type: NDArray, pin_start: NDArray, pin_net: NDArray, inputs: NDArray, loads: NDArray,
+    slews: NDArray, energy: NDArray, outside: NDArray,
+) -> None:  # fmt: skip
     """Fill `energy` and `outside` (flat; those of a cell start at `base[cell]`) with the energy of each edge or move."""
     for cell in range(len(cell_type)):
         kind, start = cell_type[cell], pin_start[cell]

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from flow.logic import CellLogic
 from flow.netlist import CONST0, CONST1, Netlist, clock_network
 from hw.errors import ToolError
 
@@ -80,9 +81,9 @@ def combine(profiles: Sequence[ActivityProfile], *, phase: str | None = None) ->
     def mean(name: str) -> np.ndarray:
         return sum(w * getattr(p, name) for w, p in zip(weights, profiles, strict=True))
 
-    names = ("toggles_per_cycle", "duty", "state_probability", "edges_per_cycle", "arcs_per_cycle")
     return replace(
-        profiles[0], phase=phase or profiles[0].phase, cycles=sum(p.cycles for p in profiles), **{n: mean(n) for n in names},
+        profiles[0], phase=phase or profiles[0].phase, cycles=sum(p.cycles for p in profiles), toggles_per_cycle=mean("toggles_per_cycle"),
+        duty=mean("duty"), state_probability=mean("state_probability"), edges_per_cycle=mean("edges_per_cycle"), arcs_per_cycle=mean("arcs_per_cycle"),
         annotated=np.all([p.annotated for p in profiles], axis=0), excluded_cycles=sum(p.excluded_cycles for p in profiles),
         unsettled=tuple(sorted({name for p in profiles for name in p.unsettled})),
     )
@@ -120,7 +121,7 @@ def independent_profile(
     )
 
 
-def _independent_cell(logic, toggles: np.ndarray, duty: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _independent_cell(logic: CellLogic, toggles: np.ndarray, duty: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """States [S], edges [inputs, S] and arcs [outputs, inputs, S] of one cell whose pins are independent."""
     inputs, index = len(logic.inputs), np.arange(logic.states)
     stored = index >> inputs & 1

@@ -70,8 +70,9 @@ def _sample(variable: "pywellen.Var", edges: np.ndarray, width: int, name: str) 
     changes = variable.tv
     times = np.array([time for time, _ in changes], dtype=np.int64)
     places = np.searchsorted(times, edges, side="left") - 1
-    held = [changes[place][1] if place >= 0 else None for place in np.unique(places)]
-    if any(not isinstance(value, int) for value in held):
+    shown = [changes[place][1] if place >= 0 else None for place in np.unique(places)]
+    held = [value for value in shown if isinstance(value, int)]
+    if len(held) < len(shown):
         raise ToolError(f"signal must be known before every edge, not unknown ({name}); record from a later cycle")
     size = (width + 7) // 8
     table = np.frombuffer(b"".join(value.to_bytes(size, "little") for value in held), dtype=np.uint8).reshape(len(held), size)

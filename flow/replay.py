@@ -180,7 +180,10 @@ class Replayer:
                 f"{int(np.any(wrong, axis=1).sum())} cycles differ ({where}){hint}"
             )
 
-    def _profile(self, name, number, count, same, counted, begins, excluded, unsettled, where) -> ActivityProfile:
+    def _profile(
+        self, name: str, number: int, count: Counts, same: np.ndarray, counted: np.ndarray, begins: np.ndarray, excluded: int, unsettled: tuple[str, ...],
+        where: str,
+    ) -> ActivityProfile:  # fmt: skip
         inside = counted == number
         cycles = int(begins[inside, 0].sum())
         if not cycles:

@@ -4,6 +4,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numba import njit
+from numpy.typing import DTypeLike, NDArray
 
 from flow.netlist import ClockNetwork, Netlist
 from flow.profile import layout
@@ -42,7 +43,7 @@ class Memory(NamedTuple):
 
     value: np.ndarray
     stored: np.ndarray
-    index: np.ndarray
+    local: np.ndarray
     captured: np.ndarray
     moves: np.ndarray
     pending: np.ndarray
@@ -62,7 +63,7 @@ def structure(netlist: Netlist, network: ClockNetwork) -> Structure:
     """The arrays of `netlist` for the kernel."""
     types, which = netlist.types, netlist.cell_type
 
-    def per_cell(values: list[int], dtype=np.int64) -> np.ndarray:
+    def per_cell(values: list[int], dtype: DTypeLike = np.int64) -> np.ndarray:
         return np.array(values, dtype=dtype)[which] if netlist.cells else np.zeros(0, dtype=dtype)
 
     def flat(name: str) -> np.ndarray:
@@ -92,7 +93,7 @@ def memory(s: Structure, nets: int, ones: int, stored: np.ndarray) -> Memory:
         has = s.outputs > o
         value[s.pin_net[(s.pin_start[:-1] + s.inputs + o)[has]]] = bits[has] >> o & 1
     return Memory(
-        value=value, stored=np.where(s.has_state, stored, 0).astype(np.uint8), index=index, captured=np.zeros(cells, dtype=np.uint8),
+        value=value, stored=np.where(s.has_state, stored, 0).astype(np.uint8), local=index, captured=np.zeros(cells, dtype=np.uint8),
         moves=np.zeros((4, 3 * cells + 1), dtype=np.int64), pending=np.zeros(1, dtype=np.int64),
     )
 
@@ -110,7 +111,7 @@ def counts(s: Structure, nets: int, phases: int) -> Counts:
 
 
 @njit(cache=True)
-def _local_state(pin_start, inputs, has_state, pin_net, value, stored, cell):
+def _local_state(pin_start: NDArray, inputs: NDArray, has_state: NDArray, pin_net: NDArray, value: NDArray, stored: NDArray, cell: int) -> int:
     index, start, count = 0, pin_start[cell], inputs[cell]
     for i in range(count):
         index |= value[pin_net[start + i]] << i
@@ -118,10 +119,10 @@ def _local_state(pin_start, inputs, has_state, pin_net, value, stored, cell):
 
 
 @njit(cache=True)
-def _evaluate(s, m, cells):
+def _evaluate(s: Structure, m: Memory, cells: NDArray) -> None:
     """Bring each of `cells`, in order, up to date with its inputs and stored bit; drive its outputs and note the change."""
     pin_start, inputs, outputs, has_state, pin_net, table = s.pin_start, s.inputs, s.outputs, s.has_state, s.pin_net, s.table
-    value, stored, last, captured, settle, out_bits, moves = m.value, m.stored, m.index, m.captured, s.settle, s.out_bits, m.moves
+    value, stored, last, captured, settle, out_bits, moves = m.value, m.stored, m.local, m.captured, s.settle, s.out_bits, m.moves
     n = m.pending[0]
     for cell in cells:
         after = _local_state(pin_start, inputs, has_state, pin_net, value, stored, cell)
@@ -142,14 +143,16 @@ def _evaluate(s, m, cells):
 
 
 @njit(cache=True)
-def _flipped(settle, table, has_state, inputs, index, pin):
+def _flipped(settle: NDArray, table: int, has_state: int, inputs: int, index: int, pin: int) -> np.int64 | int:
     """The local state that follows when one input moves."""
     index ^= 1 << pin
     return index & ((1 << inputs) - 1) | np.int64(settle[table + index]) << inputs if has_state else index
 
 
 @njit(cache=True)
-def _charged_state(out_bits, settle, table, has_state, inputs, before, after, output, pin):
+def _charged_state(
+    out_bits: NDArray, settle: NDArray, table: int, has_state: int, inputs: int, before: int, after: int, output: int, pin: int
+) -> np.int64 | int:  # fmt: skip
     """The local state in which `pin` alone completes the move of an output: as the last input to move, else as the first; or -1."""
     if (out_bits[table + after] ^ out_bits[table + _flipped(settle, table, has_state, inputs, after, pin)]) >> output & 1:
         return after
@@ -158,7 +161,7 @@ def _charged_state(out_bits, settle, table, has_state, inputs, before, after, ou
 
 
 @njit(cache=True)
-def _count(s, m, c, phase):
+def _count(s: Structure, m: Memory, c: Counts, phase: int) -> None:
     """Count the pending changes of local states: edges of inputs, and moves of outputs by the inputs that caused them.
 
     Where several inputs that moved could each have caused the move, it is shared evenly between them.
@@ -205,7 +208,7 @@ def _count(s, m, c, phase):
 
 
 @njit(cache=True)
-def _drive(m, c, phase, nets, values, enabled):
+def _drive(m: Memory, c: Counts, phase: int, nets: NDArray, values: NDArray, enabled: NDArray) -> None:
     """Put `values` on the source nets that are `enabled`."""
     for k in range(len(nets)):
         if enabled[k] and m.value[nets[k]] != values[k]:
@@ -215,12 +218,12 @@ def _drive(m, c, phase, nets, values, enabled):
 
 
 @njit(cache=True)
-def _edge(s, m, c, phase, clock_nets, rises, level):
+def _edge(s: Structure, m: Memory, c: Counts, phase: int, clock_nets: NDArray, rises: NDArray, level: int) -> int:
     """Move the clocks that `rises` names to `level`; flops see the edge with their old data. Returns how many stored bits changed."""
     _drive(m, c, phase, clock_nets, np.full(len(clock_nets), level, dtype=np.uint8), rises)
     _evaluate(s, m, s.clocked)
     pin_start, inputs, has_state, pin_net, table, clock_mask = s.pin_start, s.inputs, s.has_state, s.pin_net, s.table, s.clock_mask
-    value, stored, last, captured, moves, pending = m.value, m.stored, m.index, m.captured, m.moves, m.pending
+    value, stored, last, captured, moves, pending = m.value, m.stored, m.local, m.captured, m.moves, m.pending
     clock, following, settle = s.clock, s.next, s.settle
     changed = 0
     for cell in s.flops:
@@ -244,12 +247,12 @@ def _edge(s, m, c, phase, clock_nets, rises, level):
 
 
 @njit(cache=True)
-def _settle(s, m, c, phase, source_nets, values):
+def _settle(s: Structure, m: Memory, c: Counts, phase: int, source_nets: NDArray, values: NDArray) -> int:
     """Apply inputs, let captured bits appear, evaluate everything. Returns a flop whose clock moved meanwhile, or -1."""
     _drive(m, c, phase, source_nets, values, np.ones(len(values), dtype=np.uint8))
     _evaluate(s, m, s.order)
     pin_start, inputs, has_state, pin_net, mask = s.pin_start, s.inputs, s.has_state, s.pin_net, s.clock_mask
-    value, stored, last, hazard = m.value, m.stored, m.index, -1
+    value, stored, last, hazard = m.value, m.stored, m.local, -1
     for cell in s.flops:
         if (last[cell] ^ _local_state(pin_start, inputs, has_state, pin_net, value, stored, cell)) & mask[cell]:
             hazard = cell
@@ -260,19 +263,19 @@ def _settle(s, m, c, phase, source_nets, values):
 
 
 @njit(cache=True)
-def _initialise(s, m, c, source_nets, values):
+def _initialise(s: Structure, m: Memory, c: Counts, source_nets: NDArray, values: NDArray) -> None:
     """Settle the first cycle with all clocks low, without a clock edge at any flop."""
     _drive(m, c, -1, source_nets, values, np.ones(len(values), dtype=np.uint8))
     _evaluate(s, m, s.order)
     for cell in s.flops:
-        m.index[cell] = _local_state(s.pin_start, s.inputs, s.has_state, s.pin_net, m.value, m.stored, cell)
+        m.local[cell] = _local_state(s.pin_start, s.inputs, s.has_state, s.pin_net, m.value, m.stored, cell)
     m.pending[0] = 0
 
 
 @njit(cache=True)
-def _tally(s, m, c, phase):
+def _tally(s: Structure, m: Memory, c: Counts, phase: int) -> None:
     """Add half a cycle in the present state."""
-    high, states, state_start, value, index = c.high[phase], c.states[phase], s.state_start, m.value, m.index
+    high, states, state_start, value, index = c.high[phase], c.states[phase], s.state_start, m.value, m.local
     for net in range(len(value)):
         high[net] += value[net]
     for cell in range(len(index)):
@@ -280,7 +283,10 @@ def _tally(s, m, c, phase):
 
 
 @njit(cache=True)
-def run(s, m, c, first, last, source_nets, values, clock_nets, rises, check_nets, expected, phases, wrong, strict):
+def run(
+    s: Structure, m: Memory, c: Counts, first: int, last: int, source_nets: NDArray, values: NDArray, clock_nets: NDArray, rises: NDArray,
+    check_nets: NDArray, expected: NDArray, phases: NDArray, wrong: NDArray, strict: bool,
+) -> tuple[int, int, int]:  # fmt: skip
     """Simulate cycles `first` to `last` (exclusive), counting in phase `phases[t]` unless that is negative.
 
     `values` [cycles, sources], `rises` [cycles, clocks] (at the start of the cycle) and `expected` [cycles, checks] hold bits; `wrong` (as `expected`)

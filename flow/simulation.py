@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+import hw
 from flow.cache import DEFAULT_CACHE, run_step, step
 from flow.plan import Run
 from hw.compiler import compile_layer
@@ -19,7 +20,7 @@ from hw.tools import BUILD_DIR
 
 HW = tuple(
     importlib.import_module(f"hw.{path.stem}")
-    for path in sorted(Path(importlib.import_module("hw").__file__).parent.glob("*.py"))
+    for path in sorted(Path(hw.__file__).parent.glob("*.py"))
     if path.stem not in ("__init__", "cli")
 )
 """All of `hw`: what is emitted, compiled or simulated may depend on any of it."""
@@ -75,6 +76,7 @@ def _simulate(
     x = activations((batch, shape.in_channels, shape.in_h, shape.in_w), bits, rng, zero_point=layer.input_zero_point)
     program = compile_layer(config, layer, batch=batch)
     output = program.layers[-1].output
+    assert output is not None
     regions = [MemoryRegion(address=r.address, size_bytes=r.size_bytes, write=r.write) for r in program.regions.values()]
     below = {f"dut.{scope}".rstrip("."): levels for scope, levels in scopes}
     trace = TraceRequest(path=folder / "window.vcd", windows=[window], scopes=below) if window else None
@@ -102,7 +104,7 @@ def _simulate(
         wrong = int(np.sum(got != expected.reshape(got.shape)))
         raise ToolError(f"simulated outputs must equal the golden model's, not differ in {wrong} of {got.size} values ({where})")
     compiled = program.layers[-1]
-    return RunResult(events=dict(result.events), tiling=compiled.tiling._asdict(), fold=compiled.lowering.fold, trace=trace and trace.path)
+    return RunResult(events=dict(result.events), tiling=compiled.tiling._asdict(), fold=compiled.lowering.fold, trace=None if trace is None else trace.path)
 
 
 def simulate_window(

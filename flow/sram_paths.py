@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import click
 import numpy as np
@@ -49,7 +49,7 @@ class BitCells(Settings):
 
 @step(version=1, tools=("ngspice",), modules=(sram_path, fo4, netlist, spice, corner_module))
 def _simulate(
-    folder: Path, *, cells: tuple[Cell, ...], cards: Path, process: ProcessShift, corner: Corner, bit_cell: BitCell, ports: int, fo4_s: float, rows: int,
+    folder: Path, *, cells: tuple[Cell, ...], cards: Path, process: ProcessShift, corner: Corner, bit_cell: BitCell, ports: Ports, fo4_s: float, rows: int,
     columns: int,
 ) -> ArrayPath:  # fmt: skip
     setup = Setup(
@@ -72,11 +72,16 @@ def measure_paths(
     store = cache / tech_dir.name
     rows = []
     for corner in corners or tuple(dict.fromkeys(c for grid in bit_cells.grid for c in grid.corners())):
-        common = {"cache": store, "cards": tech_dir / library.transistors.cards, "process": library.processes[corner.process], "corner": corner}
-        unit = run_step(measure_fo4, inverter=cells["INV_X1"], load_f=4 * library.characterization.load_unit_f, **common)
-        for ports in (1, 2):
+        cards, process = tech_dir / library.transistors.cards, library.processes[corner.process]
+        unit = run_step(
+            measure_fo4, cache=store, inverter=cells["INV_X1"], load_f=4 * library.characterization.load_unit_f, cards=cards, process=process, corner=corner
+        )  # fmt: skip
+        for ports in get_args(Ports):
             for r, c in sizes:
-                path = run_step(_simulate, cells=used, bit_cell=bit_cells.of(ports), ports=ports, fo4_s=unit.delay_s, rows=r, columns=c, **common)
+                path = run_step(
+                    _simulate, cache=store, cells=used, cards=cards, process=process, corner=corner, bit_cell=bit_cells.of(ports), ports=ports,
+                    fo4_s=unit.delay_s, rows=r, columns=c,
+                )  # fmt: skip
                 rows.append({name: getattr(corner, name) for name in ("process", "temperature_c", "back_bias_v", "vdd_v")} | {"ports": ports} | asdict(path))
         click.echo(f"memory paths at {corner}", err=True)
     return pd.DataFrame(rows)[[*_KEYS, *_VALUES]].sort_values(list(_KEYS))

@@ -20,7 +20,8 @@ from flow import liberty, liberty_text
 from flow.cache import DEFAULT_CACHE, run_step, step
 from flow.corner import Corner
 from flow.interpolate import CornerFile, check_inside, interpolate
-from flow.liberty import Cell, Library, read_library, read_text
+from flow.liberty import Cell, Library, read_library
+from flow.liberty_text import read_text
 from hw.errors import ConfigError
 from hw.settings import Settings, parse, read_yaml
 
@@ -126,6 +127,12 @@ class Technology(Settings):
                 return known
         names = ", ".join(str(known.at_sram(known.vdd_v)).rsplit("_", 1)[0] for known in self.known_corners)
         raise ConfigError(f"corner must be one that technology {self.name} has Liberty for, not {corner}; it has {names}")
+
+    def sram_file(self) -> Path:
+        """The constants of the memory macros; raises `ConfigError` for a technology without."""
+        if self.sram is None:
+            raise ConfigError(f"technology {self.name} must name its memory figures (sram: file.yaml), not leave them out; add them")
+        return Path(self.sram)
 
     def nominal_corner(self) -> Corner:
         """The corner that synthesis maps for: typical (or the first process named), nominal supply, no back bias, nearest to 25 C."""

@@ -30,6 +30,11 @@ class TimingModule:
     netlist: Netlist
     places: Places | None = None
 
+    def placed(self) -> Places:
+        """The places; raises `ToolError` if there are none."""
+        if self.places is None:
+            raise ToolError(f"module {self.netlist.name} must be placed to have wires, not without places")
+        return self.places
     @cached_property
     def boxes(self) -> dict[str, str]:
         """Plain name of each black box instance, by its own name."""
@@ -65,10 +70,9 @@ class TimingModule:
     @cached_property
     def ends(self) -> list[list[tuple[str, str, int, float, float, bool]]]:
         """For each net (instance, pin or port, bit or -1, x, y, whether it drives); the module's own ports have an empty instance."""
-        n, found = self.netlist, [[] for _ in range(self.netlist.nets)]
-        if self.places is None:
-            raise ToolError(f"module {n.name} must be placed to have wires, not without places")
-        xy = self.places.cells.tolist()
+        n, places = self.netlist, self.placed()
+        found: list[list[tuple[str, str, int, float, float, bool]]] = [[] for _ in range(n.nets)]
+        xy = places.cells.tolist()
         for cell in range(n.cells):
             logic, first = n.types[n.cell_type[cell]], n.pin_start[cell]
             for k, pin in enumerate((*logic.inputs, *logic.outputs)):
@@ -76,7 +80,7 @@ class TimingModule:
         for name, port in n.ports.items():
             instance, _, own = name.rpartition("/")
             wide = len(port.nets) > 1
-            for bit, (net, (x, y)) in enumerate(zip(port.nets.tolist(), self.places.ports[name].tolist(), strict=True)):
+            for bit, (net, (x, y)) in enumerate(zip(port.nets.tolist(), places.ports[name].tolist(), strict=True)):
                 found[net].append((self.boxes.get(instance, ""), own, bit if wide else -1, x, y, port.is_source))
         return found
 
@@ -127,11 +131,12 @@ def original_name(modules: Mapping[str, TimingModule], top: str, pin: str) -> st
     parts, found, kind = pin.split("/"), [], top
     for part in parts[:-1]:
         netlist = modules[kind].netlist
-        what, number = re.search(r"([bc])(\d+)$", part).groups()
-        if what == "c":
-            found.append(netlist.cell_names[int(number)])
+        plain = re.search(r"([bc])(\d+)$", part)
+        assert plain, part
+        if plain[1] == "c":
+            found.append(netlist.cell_names[int(plain[2])])
             break
-        found.append(list(netlist.black_boxes)[int(number)])
+        found.append(list(netlist.black_boxes)[int(plain[2])])
         kind = netlist.black_boxes[found[-1]]
         if kind not in modules:
             break
@@ -160,7 +165,7 @@ class _Wire:
 class _Spef:
     def __init__(self, modules: Mapping[str, TimingModule], wire: WireModel):
         self.modules, self.wire = modules, wire
-        self.lengths = {name: wire_lengths_um(module.netlist, module.places) for name, module in modules.items()}
+        self.lengths = {name: wire_lengths_um(module.netlist, module.placed()) for name, module in modules.items()}
 
     def lines(self, kind: str, path: str = "") -> Iterator[str]:
         """The nets that reach no higher than this instance of module `kind`; those of the top with its ports."""

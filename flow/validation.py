@@ -65,7 +65,13 @@ def device_rows(cells: CellLibrary, published: dict, folder: Path) -> Iterator[s
 
 
 def _rvt() -> ProcessShift:
-    return ProcessShift(**read_yaml(TECH_DIR / "flavours.yaml")["rvt"])
+    return ProcessShift(**_mapping("flavours.yaml")["rvt"])
+
+
+def _mapping(name: str) -> dict:
+    found = read_yaml(TECH_DIR / name)
+    assert isinstance(found, dict), name
+    return found
 
 
 def variation_rows(cells: CellLibrary, folder: Path) -> Iterator[str]:
@@ -148,7 +154,7 @@ def voltage_rows(technology: Technology) -> Iterator[str]:
         library = read_library(c.liberty[0])
         cell = library.cells["INV_X1"]
         power = cell.pins["Y"].internal_power[0]
-        energy = sum(float(t.values[2, 0]) for t in (power.rise_j, power.fall_j))
+        energy = sum(float(t.values[2, 0]) for t in (power.rise_j, power.fall_j) if t is not None)
         yield (
             f"| {c.process} | {c.temperature_c:g} | {c.back_bias_v:+g} | {c.vdd_v:g} | {fo4_s(library, 'INV_X1') * 1e12:.2f} | {cell.leakage_w * 1e9:.3g} "
             f"| {energy * 1e15:.3f} |"
@@ -157,7 +163,7 @@ def voltage_rows(technology: Technology) -> Iterator[str]:
 
 def page(technology: Technology, cells: CellLibrary, folder: Path) -> str:
     """The whole page as Markdown."""
-    published = read_yaml(TECH_DIR / "published.yaml")
+    published = _mapping("published.yaml")
     sram = load_sram_technology(TECH_DIR / "sram.yaml")
     accuracy = pd.read_csv(TECH_DIR / "accuracy.csv")
     errors = [f"| {name} | {100 * accuracy[f'{name}_error'].abs().mean():.2f} % | {100 * accuracy[f'{name}_error'].abs().max():.1f} % |"

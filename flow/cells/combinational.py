@@ -49,13 +49,13 @@ def characterize_combinational(bench: Bench, sweep: Sweep) -> CellData:
 
     caps: dict[bool, dict[str, list[float]]] = {True: defaultdict(list), False: defaultdict(list)}
     energies: dict[tuple, dict] = defaultdict(dict)
-    for e, side in edges:
+    for e, when in edges:
         caps[e.rising][e.pin].append(e.capacitance_f())
         joule = _energy(e, slow, sweep, leakage_w)
         for output, value in e.moved.items():
-            energies[output, e.pin, side]["rise_j" if value else "fall_j"] = grid(joule / len(e.moved))
+            energies[output, e.pin, when]["rise_j" if value else "fall_j"] = grid(joule / len(e.moved))
         if not e.moved:
-            energies[e.pin, None, side]["rise_j" if e.rising else "fall_j"] = grid(joule[:, 0])
+            energies[e.pin, None, when]["rise_j" if e.rising else "fall_j"] = grid(joule[:, 0])
 
     return CellData(
         name=cell.name,

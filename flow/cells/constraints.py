@@ -11,6 +11,7 @@ from itertools import product
 import numpy as np
 
 from flow.cells.measure import Constraint, Grid, PulseWidth, Sweep, grid
+from flow.cells.netlist import known
 from flow.cells.spice import SETTLED, Bench, Measured, Point, Ramp
 from hw.errors import ToolError
 
@@ -86,7 +87,7 @@ def _race(bench: Bench, sweep: Sweep, clock: str, output: str, race: Race) -> np
         clock_at = begin + max(0.0, time_s if before else -time_s)
         race_at = clock_at + (-time_s if before else time_s)
         window = max(clock_at, race_at) + shape.tail * max(clock_slew, data_slew) + sweep.settle_s(bench, load_f)
-        inputs = {name: int(state[name]) for name in cell.inputs}
+        inputs: dict[str, int | Ramp] = {**known(state, cell.inputs)}
         inputs[clock] = Ramp(start=1 - race.clock_to, end=race.clock_to, at_s=clock_at, slew_s=clock_slew)
         inputs[race.pin] = Ramp(start=1 - race.new, end=race.new, at_s=race_at, slew_s=data_slew)
         return Point(
@@ -102,8 +103,8 @@ def _race(bench: Bench, sweep: Sweep, clock: str, output: str, race: Race) -> np
 
     def in_time(at: tuple[int, int], measured: Measured, tried: Point) -> bool:
         i = at[axis_of_mover]
-        usual = ample[i].crossing_s[output] - ample_points[i].inputs[mover].at_s if race.moves else 0.0
-        return _works(bench, measured, output, race.result, moves=race.moves, since_s=tried.inputs[mover].at_s, usual_s=usual)
+        usual = ample[i].crossing_s[output] - ample_points[i].ramp(mover).at_s if  race.moves else 0.0
+        return _works(bench, measured, output, race.result, moves=race.moves, since_s=tried.ramp(mover).at_s, usual_s=usual)
 
     def verdicts(indices: Sequence[tuple[int, int]], steps: Sequence[int], label: str) -> list[bool]:
         tried = [point(at, k * raster_s, must_settle=False) for at, k in zip(indices, steps, strict=True)]
@@ -149,13 +150,14 @@ def _width(bench: Bench, sweep: Sweep, output: str, pulse: Pulse, label: str) ->
         at = fo4 + shape.lead * slew_s
         ramp = Ramp(start=1 - pulse.level, end=pulse.level, at_s=at, slew_s=slew_s, back_s=at + width_s)
         return Point(
-            inputs={name: int(state[name]) for name in cell.inputs} | {pulse.pin: ramp}, loads_f={output: load_f},
+            inputs={**known(state, cell.inputs), pulse.pin: ramp}, loads_f={output: load_f},
             window_s=at + width_s + shape.tail * slew_s + sweep.settle_s(bench, load_f), expect={output: pulse.result},
             edges=() if pulse.returns else (output,), watch=(output,), must_settle=must_settle,
         )  # fmt: skip
 
     def since_s(p: Point) -> float:
-        return p.inputs[pulse.pin].back_s if pulse.late else p.inputs[pulse.pin].at_s
+        ramp = p.ramp(pulse.pin)
+        return ramp.back_s if pulse.late and ramp.back_s is not None else ramp.at_s
 
     ample_point = point(2 * _AMPLE_FO4 * fo4 + least * raster_s, must_settle=True)
     (ample,) = bench.run([ample_point], label=f"{label}_ample", initial=state)
@@ -214,7 +216,7 @@ def _search(
     for n in range(64):
         which = [i for i, bracket in enumerate(brackets) if not bracket.done]
         if not which:
-            return [bracket.works for bracket in brackets]
+            return [bracket.works for bracket in brackets if bracket.works is not None]
         outcome = verdicts(which, [trials[i] for i in which], str(n))
         for i, passed in zip(which, outcome, strict=True):
             brackets[i] = replace(brackets[i], **{"works" if passed else "fails": trials[i]})

@@ -13,9 +13,11 @@ next falling clock edge, and its output what comes on top when it moves.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import TypedDict
 
 import numpy as np
 
+from flow.cells.netlist import known
 from flow.cells.spice import Bench, Measured, Point, Ramp
 from hw.errors import ToolError
 
@@ -76,6 +78,16 @@ class State:
     leakage_w: float
 
 
+class Axes(TypedDict):
+    """The axes of a cell's tables."""
+
+    slews_s: Row
+    loads_f: Row
+    constraint_slews_s: Row
+    sampled_slews_s: Row
+    sampled_loads_f: Row
+
+
 @dataclass(frozen=True, kw_only=True)
 class CellData:
     """Everything measured on one cell at one corner, with the axes of its tables. Energies have fewer points than delays."""
@@ -125,7 +137,7 @@ class Sweep:
         """Indices of the few loads, likewise."""
         return _first_middle_last(len(self.loads_f))
 
-    def axes(self) -> dict[str, Row]:
+    def axes(self) -> Axes:
         """The axes as `CellData` holds them."""
         return {
             "slews_s": self.slews_s,
@@ -154,14 +166,14 @@ class Sweep:
 def edge_point(bench: Bench, sweep: Sweep, *, state: dict[str, int | None], pin: str, slew_s: float, load_f: float) -> Point:
     """One edge of `pin` away from its value in the settled `state`; every output that it moves is measured."""
     cell = bench.cell
-    start = {name: int(state[name]) for name in cell.inputs}
+    start = known(state, cell.inputs)
     after = cell.settle({**start, pin: 1 - start[pin]}, state)
     ramp = Ramp(start=start[pin], end=1 - start[pin], at_s=sweep.fo4_s + bench.shape.lead * slew_s, slew_s=slew_s)
     return Point(
         inputs={**start, pin: ramp},
         loads_f=dict.fromkeys(cell.outputs, load_f),
         window_s=ramp.at_s + bench.shape.tail * slew_s + sweep.settle_s(bench, load_f),
-        expect={name: int(after[name]) for name in cell.outputs},
+        expect=known(after, cell.outputs),
         edges=tuple(name for name in cell.outputs if state[name] != after[name]),
     )
 
@@ -192,8 +204,8 @@ class Edges:
         self.rising = not state[pin]
         self.loads_f = sweep.loads_f if over_loads else (sweep.loads_f[sweep.middle[1]],)
         self.shape = (len(sweep.slews_s), len(self.loads_f))
-        after = bench.cell.settle({name: int(state[name]) for name in bench.cell.inputs} | {pin: int(self.rising)}, state)
-        self.moved = {name: int(after[name]) for name in bench.cell.outputs if state[name] != after[name]}
+        after = bench.cell.settle(known(state, bench.cell.inputs) | {pin: int(self.rising)}, state)
+        self.moved = known(after, [name for name in bench.cell.outputs if state[name] != after[name]])
         self.points: dict[Index, Point] = {}
         self.measured: dict[Index, Measured] = {}
 
@@ -216,7 +228,7 @@ class Edges:
         return found
 
     def delay_s(self, output: str) -> np.ndarray:
-        return self._array(lambda point, measured: measured.crossing_s[output] - point.inputs[self.pin].at_s)
+        return self._array(lambda point, measured: measured.crossing_s[output] - point.ramp(self.pin).at_s)
 
     def transition_s(self, output: str) -> np.ndarray:
         return self._array(lambda _, measured: measured.transition_s[output])

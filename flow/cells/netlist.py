@@ -325,6 +325,13 @@ class Cell:
         return values
 
 
+def known(values: Mapping[str, int | None], names: Sequence[str]) -> dict[str, int]:
+    """Those of the nodes `names`, none of which may be unknown."""
+    found = {name: value for name in names if (value := values[name]) is not None}
+    assert len(found) == len(names), f"{set(names) - set(found)} must be known"
+    return found
+
+
 def all_cells(library: CellLibrary) -> tuple[Cell, ...]:
     """Every cell of `library` in every drive strength, named like NAND2_X1."""
     return tuple(

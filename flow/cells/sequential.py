@@ -1,12 +1,13 @@
 """Characterization of flops, latches and clock gates: delays, clear, constraints, pulse widths, energies, leakage."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import product
 
 import numpy as np
 
 from flow.cells.constraints import Pulse, Race, Steps, least_times, least_widths
 from flow.cells.measure import Arc, CellData, Edges, Energy, State, Sweep, condition, grid, simulate
+from flow.cells.netlist import known
 from flow.cells.spice import Bench
 
 
@@ -38,6 +39,7 @@ def characterize_flop(bench: Bench, sweep: Sweep) -> CellData:
     """A flop on the rising edge of its clock, with or without an asynchronous active-low clear."""
     cell = bench.cell
     clock, data, clear, output = cell.description.clock, cell.description.data, cell.description.clear, cell.outputs[0]
+    assert clock and data
     off = {clear: 1} if clear else {}
 
     def load(bit: int) -> list[dict[str, int]]:
@@ -76,7 +78,7 @@ def characterize_flop(bench: Bench, sweep: Sweep) -> CellData:
     pulses += [Pulse(pin=clock, level=0, steps=[*load(1 - q)[:2], {data: q}], result=q, late=True) for q in (0, 1)]
     if clear:
         held = [{clock: 0, data: 0, clear: 0}]
-        phases = ([], [{clock: 1}])
+        phases: tuple[Steps, ...] = ([], [{clock: 1}])
         cleared = [_measure(bench, sweep, [*load(1), *phase], clear, over_loads=True, label=f"clear_{i}") for i, phase in enumerate(phases)]
         still = _measure(bench, sweep, load(0), clear, over_loads=False, label="clear_idle_fall")
         ends = _measure(bench, sweep, held, clear, over_loads=False, label="clear_idle_rise")
@@ -106,6 +108,7 @@ def characterize_clock_gate(bench: Bench, sweep: Sweep) -> CellData:
     """A clock gate whose latch follows the enable while the clock is low."""
     cell = bench.cell
     clock, enable, output = cell.description.clock, cell.description.data, cell.outputs[0]
+    assert clock and enable
 
     def latched(bit: int) -> list[dict[str, int]]:
         return [{clock: 0, enable: bit}, {clock: 1}]
@@ -113,9 +116,9 @@ def characterize_clock_gate(bench: Bench, sweep: Sweep) -> CellData:
     leakage = []
     for c, e in product((0, 1), repeat=2):
         for held in (0, 1) if c else (e,):
-            steps = [*latched(held), {enable: e}] if c else [{clock: 0, enable: e}]
+            steps: Steps = [*latched(held), {enable: e}] if c else [{clock: 0, enable: e}]
             state = cell.after(steps)
-            bits = {clock: c, enable: e, output: state[output]}
+            bits = {clock: c, enable: e, **known(state, [output])}
             power = bench.leakage([{clock: c, enable: e}], label=f"leakage_{c}{e}{held}", initial=state)[0]
             leakage.append(State(when=condition(bits), leakage_w=power))
     leakage_w = float(np.mean([s.leakage_w for s in leakage]))
@@ -159,6 +162,7 @@ def characterize_latch(bench: Bench, sweep: Sweep) -> CellData:
     """A latch that follows its data while its gate (`clock`) is high."""
     cell = bench.cell
     gate, data, output = cell.description.clock, cell.description.data, cell.outputs[0]
+    assert gate and data
 
     def held(bit: int) -> list[dict[str, int]]:
         return [{gate: 1, data: bit}, {gate: 0}]
@@ -166,7 +170,7 @@ def characterize_latch(bench: Bench, sweep: Sweep) -> CellData:
     leakage = []
     for g, d in product((0, 1), repeat=2):
         for q in (d,) if g else (0, 1):
-            steps = [{gate: 1, data: d}] if g else [*held(q), {data: d}]
+            steps: Steps = [{gate: 1, data: d}] if g else [*held(q), {data: d}]
             state = cell.after(steps)
             power = bench.leakage([{gate: g, data: d}], label=f"leakage_{g}{d}{q}", initial=state)[0]
             leakage.append(State(when=condition({gate: g, data: d, output: q}), leakage_w=power))
@@ -203,7 +207,10 @@ def characterize_latch(bench: Bench, sweep: Sweep) -> CellData:
     return _data(bench, sweep, leakage, rise, fall, arcs, energies, gate, races, pulses)
 
 
-def _data(bench, sweep, leakage, rise, fall, arcs, energies, clock, races, pulses) -> CellData:
+def _data(
+    bench: Bench, sweep: Sweep, leakage: Sequence[State], rise: dict[str, list[float]], fall: dict[str, list[float]], arcs: Sequence[Arc],
+    energies: Sequence[Energy], clock: str, races: Sequence[Race], pulses: Sequence[Pulse],
+) -> CellData:  # fmt: skip
     output = bench.cell.outputs[0]
     return CellData(
         name=bench.cell.name, **sweep.axes(), leakage=tuple(leakage), arcs=tuple(arcs), energies=tuple(energies),
@@ -213,10 +220,11 @@ def _data(bench, sweep, leakage, rise, fall, arcs, energies, clock, races, pulse
     )  # fmt: skip
 
 
-def _flop_leakage(bench: Bench, load) -> tuple[State, ...]:
+def _flop_leakage(bench: Bench, load: Callable[[int], list[dict[str, int]]]) -> tuple[State, ...]:
     """Leakage for every combination of clock, data and stored bit, and with the clear active."""
     cell = bench.cell
     clock, data, clear, output = cell.description.clock, cell.description.data, cell.description.clear, cell.outputs[0]
+    assert clock and data
     states = []
     for c, d, q in product((0, 1), repeat=3):
         cases = [[*(load(q)[:2] if c else load(q)), {data: d}]]
@@ -224,7 +232,7 @@ def _flop_leakage(bench: Bench, load) -> tuple[State, ...]:
             cases.append([{clock: c, data: d, clear: 0}])
         for i, steps in enumerate(cases):
             state = cell.after(steps)
-            inputs = {name: int(state[name]) for name in cell.inputs}
+            inputs = known(state, cell.inputs)
             power = bench.leakage([inputs], label=f"leakage_{c}{d}{q}{i}", initial=state)[0]
-            states.append(State(when=condition({**inputs, output: int(state[output])}), leakage_w=power))
+            states.append(State(when=condition({**inputs, **known(state, [output])}), leakage_w=power))
     return tuple(states)

@@ -84,6 +84,11 @@ class Point:
     watch: tuple[str, ...] = ()
     must_settle: bool = True
 
+    def ramp(self, pin: str) -> Ramp:
+        """The edge of an input that has one."""
+        ramp = self.inputs[pin]
+        assert isinstance(ramp, Ramp), pin
+        return ramp
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
