@@ -5,7 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fit.laws import VOLTAGE_LAWS, Corners, alpha_power_delay, ekv_delay, leakage_power, resistive_ekv_delay, saturated_ekv_delay, switching_energy
+from fit.estimation import compare_delay_laws
+from fit.laws import DELAY_LAWS, VOLTAGE_LAWS, Corners, alpha_power_delay, ekv_delay, leakage_power, resistive_ekv_delay, saturated_ekv_delay, switching_energy
 from fit.regression import Samples, estimate, estimate_with_errors, leave_out, leave_voltages_out
 from hw.errors import ModelError
 
@@ -213,3 +214,12 @@ def test_a_parameter_of_a_share_that_is_not_there_keeps_its_value():
     known = dict(zip((p.name for p in law.parameters), fit.corner_status, strict=True))
     assert known["deviation"] == known["per_v"] == "fitted" and known["short_circuit"] == "assumed"
     assert known["short_circuit_bias_per_v"] == "assumed"
+
+
+def test_delays_at_one_voltage_a_curve_compare_no_laws():
+    rng = np.random.default_rng(1)
+    every = rows(variants(6, rng), VOLTAGES, VOLTAGE_LAWS["ekv"], (0.33, 1.25), rng)
+    diagonal = every.take(np.unique(every.curve) * (len(VOLTAGES) + 1))
+    key = ("pe", "pe", "core")
+    found = compare_delay_laws({key: diagonal}, {key: 1.0}, REFERENCE)
+    assert found.left_out_voltages == {} and found.chosen in DELAY_LAWS

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from flow.liberty import read_library
+from flow.liberty import fo4_s, read_library
 from flow.liberty_text import Attribute, Group, library_text, parse_text, write_library
 from hw.errors import ConfigError, ModelError
 
@@ -262,3 +262,10 @@ def test_open_pdk_files_read_whole(name, cells, vdd_v, temperature_c):
     if "SEQ" in name:
         assert library.cells["DFFHQNx1_ASAP7_75t_R"].inverted_outputs() == ("QN",)
         assert library.cells["DFFHQNx1_ASAP7_75t_R"].area_um2 == 0.2916
+
+
+def test_fo4_wants_delays_and_transitions_of_both_edges(tmp_path):
+    path = tmp_path / "pico.lib"
+    path.write_text(PICO)
+    with pytest.raises(ConfigError, match="inverter INV must have delays and transitions of both edges"):
+        fo4_s(read_library(path), "INV")
