@@ -222,13 +222,15 @@ def test_an_input_on_chip_may_be_reduced_in_parts():
 @pytest.mark.parametrize("zero", [-128, 6])
 def test_a_product_with_zero_points_finds_its_operand_on_chip(simulator, zero):
     """On the RTL: 10 channels, so that the last word is part padding, which the layer before leaves at the zero point."""
-    chain = Chain(load_design("small"), 2, zero, 3)
+    chain = Chain(load_design("small"), 3, zero, 3)
     x, second = chain.tensor(7, 9, 1, given=True), chain.tensor(10, 6, 1, given=True, zero_point=-31)
     y = chain.layer(x, kind="fc", in_channels=7, out_channels=10, in_h=9)
     y = chain.layer(y, second, kind="matmul", in_channels=10, out_channels=6, in_h=9)
     graph, inputs = chain.graph([y]), chain.values()
     program = compile_graph(chain.config, graph)
     assert [bool(layer.on_chip) for layer in program.layers] == [False, True]
+    _, events = interpret(program, inputs)
+    assert program.traffic(program.layers[1]).fill_words == events["fill_words"] == 3 * 5 * 3  # of 3 images 5 vectors of 3 words in either row
     run = run_network(simulator("small"), program, inputs, core_period_ps=1000, mem_period_ps=1370, timeout_cycles=100_000, memory=IdealMemory(),
                       stall_probability=0.2)  # fmt: skip
     np.testing.assert_array_equal(run.outputs[y], graph.run(inputs)[y])
