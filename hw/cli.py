@@ -4,6 +4,7 @@ import json
 import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING
 
 import click
 from tqdm import tqdm
@@ -11,6 +12,9 @@ from tqdm import tqdm
 from hw.config import AcceleratorConfig, load_design
 from hw.errors import ConfigError
 from hw.layers import load_network
+
+if TYPE_CHECKING:  # commands start in an instant if they import only what they need
+    from hw.sim.run import SimulationResult
 
 DESIGN = click.option("--design", "-d", default="small", show_default=True, help="A design of hw/designs, or a YAML file.")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
@@ -129,7 +133,7 @@ def _select(network: str, layers: str | None) -> list:
     return [known[name] for name in names]
 
 
-def _summary(config: AcceleratorConfig, name: str, macs: int, result) -> dict:
+def _summary(config: AcceleratorConfig, name: str, macs: int, result: "SimulationResult") -> dict:
     events = result.events
     return {
         "layer": name,

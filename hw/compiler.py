@@ -11,7 +11,7 @@ from hw.isa import INSTRUCTION_BYTES, Opcode, encode
 from hw.layer_emitter import LayerEmitter
 from hw.lowering import Lowering, folds, lower
 from hw.products import check_padding
-from hw.program import Program
+from hw.program import CompiledLayer, Program
 from hw.tensors import MemoryMap
 from hw.tiling import Tiling
 from hw.tiling_choice import choose_tiling
@@ -43,11 +43,14 @@ def compile_network(
     ]
     memory_map = MemoryMap(base_address)
     contents: dict[str, np.ndarray] = {}
-    emitters, compiled, program = [], [], []
+    emitters: list[LayerEmitter] = []
+    compiled: list[CompiledLayer] = []
+    program: list[tuple[Opcode, dict[str, int]]] = []
     for index, (layer, lowering) in enumerate(zip(layers, lowerings, strict=True)):
         name = layer.shape.name
         tiling = tilings.get(name) or choose_tiling(config, lowering)
         layout = lowering.second if layer.shape.kind == "transpose" else lowering.input
+        assert layout is not None
         if index and lowerings[index - 1].output == layout:
             source = emitters[-1].output
             check_padding(layers[index - 1], layer, lanes)

@@ -7,7 +7,7 @@ after its last sum left, and the depth of the pipeline matters to neither.
 
 from dataclasses import asdict
 
-from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal, Value
 from amaranth.lib.wiring import In, Out
 
 from hw.decode import INSTRUCTION_BITS, fields
@@ -75,7 +75,7 @@ class Compute(Shared):
         ]  # fmt: skip
 
         # Decisions leave through registers.
-        def announced(port: Signal, value, enable=None) -> None:
+        def announced(port: Signal, value: Value, enable: Value | None = None) -> None:
             held = register(len(port), f"{port.name}_held") if enable is not None else Signal(len(port), name=f"{port.name}_held")
             with m.If(1 if enable is None else enable):
                 m.d.sync += held.eq(value)
@@ -119,7 +119,7 @@ class Compute(Shared):
         ]  # fmt: skip
         return m
 
-    def _accept(self, m: Module, issue: Issue, config) -> Signal:
+    def _accept(self, m: Module, issue: Issue, config: Value) -> Signal:
         """Take instructions and count those in flight. Returns the signal that a COMPUTE is done."""
         given = fields(self.instr_payload, Opcode.CONFIGURE)
         is_compute = given.opcode == Opcode.COMPUTE
@@ -139,14 +139,14 @@ class Compute(Shared):
         return drained
 
     @staticmethod
-    def _delayed(m: Module, name: str, value, cycles: int) -> list:
+    def _delayed(m: Module, name: str, value: Value, cycles: int) -> list[Value]:
         """`value`, and `value` 1, 2, ... `cycles` cycles ago."""
         chain = [value, *(Signal(name=f"{name}_{i}") for i in range(1, cycles + 1))]
         m.d.sync += Cat(chain[1:]).eq(Cat(chain[:-1]))
         return chain
 
     @staticmethod
-    def _carried(m: Module, name: str, value, enables: list):
+    def _carried(m: Module, name: str, value: Value, enables: list[Value]) -> Value:
         """`value` behind as many registers as there are `enables`, one for each."""
         for i, enable in enumerate(enables):
             held = register(len(value), f"{name}_{i}")

@@ -5,7 +5,7 @@ there are no hidden constants. Buffers are given per bank, because a bank is one
 """
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -42,7 +42,7 @@ class Array(Settings):
     """Activation words that a row keeps so that a dot product may take a kernel column from each (depthwise layers); 0: none, one word a step."""
 
     @model_validator(mode="after")
-    def _check(self):
+    def _check(self) -> Self:
         for name in ("cols", "lanes", "acc_depth", "post_lanes"):
             if not is_power_of_two(getattr(self, name)):
                 raise ValueError(f"a power of two in {name}")
@@ -80,7 +80,7 @@ class Memory(Settings):
     """Depth of the two-clock FIFO that carries read data into the core domain."""
 
     @model_validator(mode="after")
-    def _check(self):
+    def _check(self) -> Self:
         for name in ("max_burst_beats", "read_fifo_beats"):
             if not is_power_of_two(getattr(self, name)):
                 raise ValueError(f"a power of two in {name}")
@@ -99,7 +99,7 @@ class AcceleratorConfig(Settings):
     clock_gating: bool = True
 
     @model_validator(mode="after")
-    def _check(self):
+    def _check(self) -> Self:
         for kind in ("activation", "weight", "output"):
             words = getattr(self, f"{kind}_words")
             size = getattr(self.buffers, f"{kind}_bank_bytes")

@@ -1,6 +1,6 @@
 """The only paths between the two clock domains: two-clock FIFOs for data, synchronizers for levels."""
 
-from amaranth.hdl import Array, Cat, Module, Signal
+from amaranth.hdl import Array, Cat, Module, Signal, Value
 from amaranth.lib.wiring import In, Out
 
 from hw.shared import Shared, output_register, register
@@ -8,7 +8,7 @@ from hw.shared import Shared, output_register, register
 SYNCHRONIZER_STAGES = 2
 
 
-def gray(value):
+def gray(value: Value) -> Value:
     """Gray code of an unsigned value."""
     return value ^ (value >> 1)
 
@@ -43,7 +43,7 @@ class TwoClockFifo(Shared):
         written, written_gray = Signal(bits), Signal(bits)
         read, read_gray = Signal(bits), Signal(bits)
 
-        def synchronized(domain, source, name):
+        def synchronized(domain: str, source: Value, name: str) -> Signal:
             stages = [Signal(bits, name=f"{name}_{i}") for i in range(SYNCHRONIZER_STAGES)]
             m.d[domain] += Cat(stages).eq(Cat(source, stages[:-1]))
             return stages[-1]
@@ -71,7 +71,7 @@ class Synchronizer(Shared):
 
     block = "synchronizer"
 
-    def __init__(self):
+    def __init__(self) -> None:
         super().__init__({"level": In(1), "synchronized": Out(1)})
 
     def body(self) -> Module:

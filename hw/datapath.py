@@ -79,7 +79,7 @@ class Datapath(wiring.Component):
         }  # fmt: skip
         super().__init__(ports | {f"ev_{name}": Out(bits) for name, bits in event_bits(config).items()})
 
-    def elaborate(self, platform) -> Module:
+    def elaborate(self, platform: object) -> Module:
         m = Module()
         config, array, precision = self.config, self.config.array, self.config.precision
         m.submodules.compute = compute = Compute(compute_sizes(config))

@@ -29,7 +29,7 @@ class Drain(wiring.Component):
             }
         )  # fmt: skip
 
-    def elaborate(self, platform) -> Module:
+    def elaborate(self, platform: object) -> Module:
         m = Module()
         sizes = self.sizes
         current, waiting = register(sizes.block, "current"), register(sizes.block, "waiting")

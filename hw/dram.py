@@ -288,7 +288,9 @@ def dram_energy_j(
     )
 
 
-def idle_times(idle_s: NDArray, gaps: NDArray, timeout_s: float, exit_s: float) -> tuple[NDArray, NDArray, NDArray]:
+def idle_times(
+    idle_s: float | NDArray, gaps: float | NDArray, timeout_s: float, exit_s: float
+) -> tuple[float | NDArray, float | NDArray, float | NDArray]:  # fmt: skip
     """Of `idle_s` in `gaps` equal pauses: how long rows stay open, how long the DRAM comes back, how long it is in its idle state, s."""
     waiting = np.minimum(idle_s, gaps * timeout_s)
     leaving = np.minimum(idle_s - waiting, gaps * exit_s)

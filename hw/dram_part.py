@@ -265,8 +265,9 @@ def _parse_part(name: str, data: object, where: str) -> DramPart:
 def _to_si(key: str, value: object, entry: str, where: str) -> tuple[str, object]:
     """A scaled YAML entry (`_ns`, `_ma`, ...) in SI units; lists become tuples; anything else passes through."""
     suffix = next((suffix for suffix in _SCALES if key.endswith(suffix)), None)
-    numbers = value if isinstance(value, list) else [value]
-    if any(isinstance(number, bool) or not isinstance(number, int | float) for number in numbers):
+    given = value if isinstance(value, list) else [value]
+    numbers = [number for number in given if isinstance(number, int | float) and not isinstance(number, bool)]
+    if len(numbers) < len(given):
         raise ConfigError(f"{entry} must be a number or a list of numbers, not {shown(value)} ({where})")
     if suffix is not None:
         si_suffix, scale = _SCALES[suffix]

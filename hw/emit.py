@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from amaranth.lib.wiring import In, Signature
+from amaranth.lib.wiring import Component, In, Signature
 
 from hw.config import AcceleratorConfig
 from hw.errors import ConfigError
@@ -107,7 +107,7 @@ class _Converted:
     memories: list[Memory] = field(default_factory=list)
 
 
-def _convert(component, top: str) -> tuple[dict[str, str], _Converted]:
+def _convert(component: Component, top: str) -> tuple[dict[str, str], _Converted]:
     """The Verilog files by name, and what is in them."""
     emission = Emission()
     texts = [emission.convert(component, top)]
@@ -167,7 +167,7 @@ def _verilog(rtlil: str, top: str) -> tuple[str, dict]:
         return (at / "modules.v").read_text(encoding="utf-8"), json.loads((at / "modules.json").read_text(encoding="utf-8"))["modules"]
 
 
-def _instances(netlist: dict, top: str, component, blocks: dict[str, Shared]) -> Iterator[tuple[str, str, dict[str, str]]]:
+def _instances(netlist: dict, top: str, component: Component, blocks: dict[str, Shared]) -> Iterator[tuple[str, str, dict[str, str]]]:
     """(path below the top, module, domain of each clock port) of every instance of a shared block."""
 
     def clock_names(module: str) -> list[str]:

@@ -88,7 +88,7 @@ class _Taps:
     `act_x_stride` is words of `act_s_stride`, if that is 1, 2 or 4 and less than `taps`; else all.
     """
 
-    def __init__(self, m: Module, sizes: Sizes, config):
+    def __init__(self, m: Module, sizes: Sizes, config: Value):
         bits = sizes.act_addr_bits
         self._config, self._loop = config, Loop(4, "tap")
         self.offset, self.last = register(bits, "tap_offset"), self._loop.last
@@ -140,7 +140,7 @@ class Issue(wiring.Component):
             }
         )  # fmt: skip
 
-    def elaborate(self, platform) -> Module:
+    def elaborate(self, platform: object) -> Module:
         m = Module()
         sizes, config = self.sizes, self.config
         given = fields(self.instr_payload, Opcode.COMPUTE)

@@ -1,5 +1,6 @@
 """The load engine: runs of words from DRAM (LOAD), an output bank (COPY) or a constant (FILL) into the activation, weight and parameter banks."""
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from amaranth.hdl import Array, C, Cat, Module, Mux, Signal, Value
@@ -106,7 +107,7 @@ class Load(Shared):
         self._count_outstanding(m)
         return m
 
-    def _by_target(self, target: Value, value) -> Value:
+    def _by_target(self, target: Value, value: Callable[[TargetShape], Value]) -> Value:
         """`value(shape)`, a constant, of the target in hand."""
         values = [value(self.shapes[t]) for t in Target]
         return Array([*values, values[0]])[target]
@@ -210,7 +211,7 @@ class Load(Shared):
 
         beat_offset = (config.axi_bytes - 1).bit_length()
 
-        def begin_run(walk) -> list:
+        def begin_run(walk: Mapping[str, Value]) -> list:
             shift = self._by_target(entry.target, lambda shape: C(shape.unit_bytes.bit_length() - 1, 3))
             scale = self._by_target(entry.target, lambda shape: C(shape.items_a_run_word.bit_length() - 1, 3))
             return [
@@ -245,7 +246,9 @@ class Load(Shared):
 
         self._drive_banks(m, entry, emit=emit, collect=step & joins & ~at_last_place, place=place, part=part, address_a=address_a, address_b=address_b)
 
-    def _drive_banks(self, m: Module, entry, *, emit, collect, place, part, address_a, address_b) -> None:
+    def _drive_banks(
+        self, m: Module, entry: data.View, *, emit: Value, collect: Value, place: Value, part: Value, address_a: Value, address_b: Value
+    ) -> None:  # fmt: skip
         """One register stage in front of the banks' write ports."""
         most_beats = max(shape.beats_an_item for shape in self.shapes.values())
         earlier = Array([register(len(self.beat_data), f"earlier_{i}") for i in range(most_beats - 1)])

@@ -8,7 +8,7 @@ it is answered with errors, in order, as a bad response would be.
 """
 
 from amaranth.hdl import C, Cat, Module, Mux, Signal, Value
-from amaranth.lib.wiring import In, Out
+from amaranth.lib.wiring import Flow, In, Out
 
 from hw.config import AcceleratorConfig
 from hw.isa import INSTRUCTION_BYTES
@@ -56,7 +56,7 @@ def program_beats_bits(config: AcceleratorConfig) -> int:
     return (FETCH_GROUP * INSTRUCTION_BYTES // config.axi_bytes).bit_length()
 
 
-def run_ports(config: AcceleratorConfig, name: str, flow, beats_bits: int | None = None) -> dict:
+def run_ports(config: AcceleratorConfig, name: str, flow: Flow, beats_bits: int | None = None) -> dict:
     """Ports of a stream of runs that leaves (Out) or enters (In) a block; `beats_bits` if they are short."""
     back = In if flow == Out else Out
     return {
@@ -67,7 +67,7 @@ def run_ports(config: AcceleratorConfig, name: str, flow, beats_bits: int | None
     }
 
 
-def window_ports(flow) -> dict:
+def window_ports(flow: Flow) -> dict:
     """The first and the last unit (2^`WINDOW_UNIT_BITS` bytes) of a window; as outputs they are registers, the whole address space after reset."""
     return {"window_first": flow(WINDOW_BITS), "window_last": flow(WINDOW_BITS, init=(1 << WINDOW_BITS) - 1)}
 
@@ -289,7 +289,7 @@ class AxiLite(Shared):
 
     block = "axi_lite"
 
-    def __init__(self):
+    def __init__(self) -> None:
         ports = {
             "awaddr": In(LITE_ADDRESS_BITS), "awvalid": In(1), "awready": Out(1),
             "wdata": In(32), "wstrb": In(4), "wvalid": In(1), "wready": Out(1),

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import BinaryIO
 
 import click
 import numpy as np
@@ -12,8 +13,8 @@ from hw.errors import ConfigError
 from hw.graph import Graph, HostStep
 from hw.network_compiler import compile_graph
 from hw.onnx_import import import_onnx
-from hw.program import NetworkProgram
-from hw.sim.network import run_network
+from hw.program import CompiledLayer, NetworkProgram
+from hw.sim.network import NetworkRun, run_network
 from hw.tools import BUILD_DIR
 
 HOST_NOTE = "steps of the host: their DRAM traffic is counted, their time and energy are not"
@@ -33,23 +34,24 @@ def compile_model(model: Path, config: AcceleratorConfig, out: Path | None, *, h
     for name, data in files.items():
         with keep_file(out / name) as file:
             file.write(data)
+    on_chip_inputs, excluded, written = [layer.name for layer in program.layers if layer.on_chip], _excluded(graph), [str(out / name) for name in files]
     summary = {
         "network": graph.name, "design": config.name, "layers": len(graph.layers), "segments": len(program.segments),
         "instructions": sum(segment.instructions for segment in program.segments), "image_bytes": int(program.image.size),
         "activation_bytes": program.regions["activations"].size_bytes, "macs": graph.batch * sum(step.layer.shape.macs for step in graph.layers),
-        "weights": sum(step.layer.shape.weights for step in graph.layers), "on_chip": [layer.name for layer in program.layers if layer.on_chip],
-        "excluded": _excluded(graph), "files": [str(out / name) for name in files],
+        "weights": sum(step.layer.shape.weights for step in graph.layers), "on_chip": on_chip_inputs,
+        "excluded": excluded, "files": written,
     }  # fmt: skip
     if as_json:
         click.echo(json.dumps(summary))
         return
     click.echo(f"{graph.name} on {config.name}: {summary['layers']} layers, {summary['segments']} programs of {summary['instructions']} instructions in all, "
                f"{summary['image_bytes']} bytes ({summary['activation_bytes']} of activations)")  # fmt: skip
-    if summary["on_chip"]:
-        click.echo(f"  input on chip: {', '.join(summary['on_chip'])}")
-    for line in summary["excluded"]:
+    if on_chip_inputs:
+        click.echo(f"  input on chip: {', '.join(on_chip_inputs)}")
+    for line in excluded:
         click.echo(f"  excluded: {line}")
-    for name in summary["files"]:
+    for name in written:
         click.echo(f"  {name}")
 
 
@@ -80,7 +82,7 @@ def simulate_model(
     inputs = {source.name: entry.enter(array, source, graph.batch)}
     where = f"design {config.name}, network {graph.name}"
 
-    def run(program: NetworkProgram):
+    def run(program: NetworkProgram) -> NetworkRun:
         steps = sum(program.traffic(layer).pixel_steps for layer in program.layers)
         return run_network(simulator, program, inputs, where=where, timeout_cycles=1_000_000 + 50 * steps, **options)
 
@@ -130,11 +132,11 @@ class keep_file:
     def __init__(self, path: Path):
         self.path, self.unfinished = path, path.with_name(f".{path.name}.unfinished")
 
-    def __enter__(self):
+    def __enter__(self) -> BinaryIO:
         self.file = self.unfinished.open("wb")
         return self.file
 
-    def __exit__(self, kind, *_):
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         try:
             self.file.close()  # writes what is still in memory
             if kind is None:
@@ -160,7 +162,7 @@ def _host_row(program: NetworkProgram, step: HostStep) -> dict:
     }  # fmt: skip
 
 
-def _traffic(program: NetworkProgram, layer) -> dict[str, int]:
+def _traffic(program: NetworkProgram, layer: CompiledLayer) -> dict[str, int]:
     """DRAM bytes of a layer by kind, in closed form (without the END of its program)."""
     t = program.traffic(layer)
     return {name: getattr(t, f"{name}_bytes") for name in ("activation_read", "weight_read", "parameter_read", "program_read", "output_write")}

@@ -1,5 +1,6 @@
 """A compiled program: instructions, the memory they work on, and where everything lies in it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,7 +42,8 @@ class CompiledLayer:
     @property
     def has_own_input(self) -> bool:
         """Whether the host writes the input (and it is not the output of the layer before)."""
-        return (self.second if self.lowering.shape.kind == "transpose" else self.input).name == f"{self.name}.input"
+        source = self.second if self.lowering.shape.kind == "transpose" else self.input
+        return source is not None and source.name == f"{self.name}.input"
 
     @property
     def has_own_second(self) -> bool:
@@ -79,21 +81,22 @@ class Program:
                 return layer
         raise ConfigError(f"layer must be one of {', '.join(x.name for x in self.layers)}, not {name!r}")
 
-    def memory(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
+    def memory(self, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
         """A copy of the image with `inputs` in their places: integers (batch, channels, h, w) or (batch, channels) by layer's name, second operands
         by "<layer>.second"."""
-        wanted = {}
+        wanted: dict[str, tuple[CompiledLayer, Region | None, TensorLayout | None]] = {}
         for layer in self.layers:
             if layer.has_own_input:
                 product = layer.lowering.shape.kind == "transpose"
                 wanted[layer.name] = (layer, layer.second, layer.lowering.second) if product else (layer, layer.input, layer.lowering.input)
             if layer.has_own_second:
-                wanted[layer.second.name] = (layer, layer.second, layer.lowering.second)
+                wanted[f"{layer.name}.second"] = (layer, layer.second, layer.lowering.second)
         if sorted(wanted) != sorted(inputs):
             raise ConfigError(f"inputs must be given for {', '.join(wanted)}, not for {', '.join(inputs) or 'no layer'}")
         memory = self.image.copy()
         for name, x in inputs.items():
             layer, region, layout = wanted[name]
+            assert region is not None and layout is not None  # what the host writes lies in memory
             data = layout.pack(layer.lowering.expand_input(x, layer.input_zero_point), fill=layer.padding if layout is layer.lowering.input else 0)
             first = region.address - self.base_address
             memory[first : first + data.size] = data
@@ -102,6 +105,8 @@ class Program:
     def output(self, memory: np.ndarray, name: str | None = None) -> np.ndarray:
         """The output of a layer (the last one unless named) in `memory`, int64, (batch, channels, h, w) or (batch, channels)."""
         layer = self.layer(name) if name else self.layers[-1]
+        if layer.output is None:
+            raise ConfigError(f"layer must be one whose output is written, not {layer.name!r}; it stays on chip")
         first = layer.output.address - self.base_address
         return layer.lowering.restore_output(layer.lowering.output.unpack(memory[first : first + layer.output.size_bytes]))
 

@@ -63,7 +63,7 @@ class RegisterFile(Shared):
             status[Status.INTERRUPT].eq(self.interrupt),
             status[8:16].eq(Mux(error, cause, 0)),
         ]
-        readable = {
+        readable: dict[int, Value] = {
             Register.ID: C(IDENTIFICATION, 32),
             Register.VERSION: C(MAP_VERSION, 32),
             Register.CONTROL: C(0, 32),

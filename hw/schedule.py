@@ -52,7 +52,8 @@ class _Bank:
         self.hold, self.number, self.set_size, self.spread = hold, slots, set_size, spread
         self.contents: dict[int, Hashable] = {}
         self.last_use: dict[int, int] = {}
-        self.sets, self.current_set = -1, None
+        self.sets = -1
+        self.current_set: tuple[int, int] | None = None
         self.slots: list[int] = []
         self.loads: list[Place] = []
 

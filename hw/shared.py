@@ -10,16 +10,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 
 from amaranth.back import rtlil
-from amaranth.hdl import ClockDomain, ClockSignal, Elaboratable, Fragment, Instance, Module, ResetSignal, Signal
+from amaranth.hdl import ClockDomain, ClockSignal, Elaboratable, Fragment, Instance, Module, ResetSignal, ShapeLike, Signal
 from amaranth.hdl._ir import PortDirection
 from amaranth.lib import wiring
+from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In
 
 MAX_REGISTER_WORDS = 32
 """Queues of up to this many words may be registers; anything larger is a bank (`hw.sram`)."""
 
 
-def register(shape, name: str) -> Signal:
+def register(shape: ShapeLike, name: str) -> Signal:
     """A register without reset, for datapaths: it must not be read before it is written.
 
     Yosys can gate the clock of such registers, not of those whose synchronous reset dominates their enable.
@@ -75,7 +76,7 @@ class Shared(wiring.Component, ABC):
     def body(self) -> Module:
         """The block's logic."""
 
-    def elaborate(self, platform) -> Elaboratable:
+    def elaborate(self, platform: object) -> Elaboratable:
         if not isinstance(platform, Emission) or platform.converting is self:
             return self.body()
         platform.record(self)
@@ -88,7 +89,7 @@ class Shared(wiring.Component, ABC):
 class Emission:
     """The platform of Verilog emission: makes shared blocks instances and remembers which modules that takes."""
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.converting: wiring.Component | None = None
         self.pending: list[Shared] = []
         self.blocks: dict[str, Shared] = {}
@@ -103,7 +104,7 @@ class Emission:
         elif type(known) is not type(component) or known.parameters != component.parameters or known.signature != component.signature:
             raise AssertionError(f"two different blocks are called {name}")
 
-    def get_memory(self, memory) -> Elaboratable:
+    def get_memory(self, memory: Memory) -> Elaboratable:
         """Memories are banks (`hw.sram`) or short queues; refuse any other."""
         if memory.depth > MAX_REGISTER_WORDS and not getattr(self.converting, "is_bank", False):
             raise AssertionError(f"a memory of {memory.depth} words must be a bank of hw.sram")

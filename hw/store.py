@@ -1,6 +1,6 @@
 """The store engine: runs of words from the output banks to DRAM."""
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Module, Mux, Signal, Value
 from amaranth.lib.wiring import In, Out
 
 from hw.config import AcceleratorConfig
@@ -52,7 +52,7 @@ class Store(Shared):
         self._pack(m, advance, bank_read)
         return m
 
-    def _read_words(self, m: Module):
+    def _read_words(self, m: Module) -> tuple[Signal, tuple[Value, Value, Value, Value]]:
         """Walk over the runs: announce each, and read its words. Returns the enable of the next stage and what it needs to know of a word."""
         config = self.config
         word_bytes = config.output_word_bytes
@@ -135,7 +135,7 @@ class Store(Shared):
         ]
         return advance, (reading, first, last_word, byte)
 
-    def _pack(self, m: Module, advance: Signal, bank_read) -> None:
+    def _pack(self, m: Module, advance: Signal, bank_read: tuple[Value, Value, Value, Value]) -> None:
         """Put words into beats. `advance` says that a word may be read now: the one before leaves the bank's read register."""
         reading, first, last_word, byte = bank_read
         word_bytes, beat_bytes = self.config.output_word_bytes, self.config.axi_bytes

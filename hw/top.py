@@ -59,7 +59,7 @@ class Accelerator(wiring.Component):
         self.config = config
         super().__init__(ports(config))
 
-    def elaborate(self, platform) -> Module:
+    def elaborate(self, platform: object) -> Module:
         m = Module()
         config = self.config
         core, memory, engine = ClockDomain("core"), ClockDomain("mem"), ClockDomain("engine")

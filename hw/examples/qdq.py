@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import onnx
+from numpy.typing import ArrayLike
 from onnx import TensorProto, helper, numpy_helper
 
 
@@ -20,14 +21,16 @@ class QdqModel:
         self.nodes: list[onnx.NodeProto] = []
         self.constants: list[onnx.TensorProto] = []
 
-    def constant(self, array) -> str:
+    def constant(self, array: ArrayLike) -> str:
         name = f"constant_{len(self.constants)}"
         self.constants.append(numpy_helper.from_array(np.asarray(array), name))
         return name
 
-    def node(self, operator: str, *inputs: str, **attributes) -> str:
+    def node(self, operator: str, *inputs: str, **attributes: int | Sequence[int]) -> str:
         name = f"{operator}_{len(self.nodes)}"
-        self.nodes.append(helper.make_node(operator, inputs, [f"{name}_out"], name=name, **attributes))
+        node = helper.make_node(operator, inputs, [f"{name}_out"], name=name)
+        node.attribute.extend(helper.make_attribute(attribute, value) for attribute, value in sorted(attributes.items()))
+        self.nodes.append(node)
         return f"{name}_out"
 
     def quantized(self, value: str, scale: float, zero_point: int = 0) -> str:
@@ -44,7 +47,9 @@ class QdqModel:
         numbers = self.constant(scales), self.constant(np.zeros(len(scales), dtype=np.int8))
         return self.node("DequantizeLinear", self.constant(integers), *numbers, axis=axis), scales
 
-    def learned(self, operator: str, value: str, weights: np.ndarray, bias: np.ndarray | None, input_scale: float, axis: int = 0, **attributes) -> str:
+    def learned(
+        self, operator: str, value: str, weights: np.ndarray, bias: np.ndarray | None, input_scale: float, axis: int = 0, **attributes: int | Sequence[int]
+    ) -> str:  # fmt: skip
         """Conv or Gemm with quantized weights and bias."""
         real, scales = self.weights(weights, axis)
         if bias is None:

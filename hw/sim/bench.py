@@ -7,8 +7,10 @@ was read goes to the file named in it. No Python runs while the program does.
 import json
 import os
 from pathlib import Path
+from typing import Protocol
 
 import cocotb
+from cocotb.handle import LogicArrayObject, LogicObject
 from cocotb.triggers import FallingEdge, First, RisingEdge, Timer
 
 from hw.registers import CONFIGURATION, EVENTS, Control, Register, event_address
@@ -16,7 +18,24 @@ from hw.registers import CONFIGURATION, EVENTS, Control, Register, event_address
 REQUEST_VARIABLE = "VOLTFRONT_SIMULATION"
 
 
-async def access(tb, address: int, value: int | None = None) -> int:
+class Testbench(Protocol):
+    """The signals of `tb.sv` that are used here."""
+
+    reg_address: LogicArrayObject
+    reg_write: LogicObject
+    reg_wdata: LogicArrayObject
+    reg_request: LogicObject
+    reg_done: LogicObject
+    reg_response: LogicArrayObject
+    reg_rdata: LogicArrayObject
+    ready: LogicObject
+    started: LogicObject
+    interrupt: LogicObject
+    run_cycles: LogicArrayObject
+    op_requests: LogicArrayObject
+
+
+async def access(tb: Testbench, address: int, value: int | None = None) -> int:
     """Write `value` to a register, or read it if there is none; returns what was read."""
     tb.reg_address.value = address
     tb.reg_write.value = value is not None
@@ -31,12 +50,12 @@ async def access(tb, address: int, value: int | None = None) -> int:
     return read
 
 
-async def access64(tb, address: int) -> int:
+async def access64(tb: Testbench, address: int) -> int:
     return await access(tb, address) | await access(tb, address + 4) << 32
 
 
 @cocotb.test()
-async def run_programs(tb) -> None:
+async def run_programs(tb: Testbench) -> None:
     request = json.loads(Path(os.environ[REQUEST_VARIABLE]).read_text())
     if not tb.ready.value:
         await RisingEdge(tb.ready)
@@ -48,9 +67,9 @@ async def run_programs(tb) -> None:
     Path(request["answer"]).write_text(json.dumps(answers))
 
 
-async def run_one(tb, request: dict, program: dict) -> dict:
+async def run_one(tb: Testbench, request: dict, program: dict) -> dict:
     """Start a program, wait for the interrupt, read what the registers say of it, take the interrupt back."""
-    answer = {"identification": await access(tb, Register.ID), "version": await access(tb, Register.VERSION)}
+    answer: dict[str, int | dict[str, int]] = {"identification": await access(tb, Register.ID), "version": await access(tb, Register.VERSION)}
     cycles, op_requests = int(tb.run_cycles.value), int(tb.op_requests.value)
     await access(tb, Register.PROGRAM_ADDRESS_LOW, program["address"] & 0xFFFFFFFF)
     await access(tb, Register.PROGRAM_ADDRESS_HIGH, program["address"] >> 32)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Unpack
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from hw.graph import HostStep
 from hw.layers import LayerShape
 from hw.program import NetworkProgram, Program
 from hw.registers import Cause
-from hw.sim.run import MemoryRegion, SimulationResult, simulate
+from hw.sim.run import MemoryRegion, SimulationResult, Surroundings, simulate
 from hw.tiling import Tiling
 
 
@@ -29,11 +30,12 @@ class Workload:
 
     def golden(self) -> dict[str, np.ndarray]:
         """Every layer's output by the golden model, by name."""
-        outputs, previous = {}, None
+        outputs: dict[str, np.ndarray] = {}
+        previous = ""
         for layer, compiled in zip(self.layers, self.program.layers, strict=True):
-            x = self.inputs[compiled.name] if compiled.has_own_input else previous
-            previous = run_layer(layer, x, self.inputs.get(f"{compiled.name}.second"))
-            outputs[compiled.name] = previous
+            x = self.inputs[compiled.name] if compiled.has_own_input else outputs[previous]
+            previous = compiled.name
+            outputs[previous] = run_layer(layer, x, self.inputs.get(f"{previous}.second"))
         return outputs
 
 
@@ -71,7 +73,7 @@ def random_workload(
     return Workload(layers=tuple(layers), program=program, inputs=inputs)
 
 
-def run_workload(simulator: Path, workload: Workload, *, where: str = "", **options) -> SimulationResult:
+def run_workload(simulator: Path, workload: Workload, *, where: str = "", **options: Unpack[Surroundings]) -> SimulationResult:
     """Simulate `workload` with the `options` of `hw.sim.run.simulate`; raises `ToolError`, which names `where`, unless the machine
     ends without an error and every output of every layer equals the golden model's."""
     program = workload.program
@@ -111,7 +113,7 @@ class NetworkRun:
     segments: tuple[SimulationResult | None, ...]
 
 
-def run_network(simulator: Path, program: NetworkProgram, inputs: Mapping[str, np.ndarray], *, where: str = "", **options) -> NetworkRun:
+def run_network(simulator: Path, program: NetworkProgram, inputs: Mapping[str, np.ndarray], *, where: str = "", **options: Unpack[Surroundings]) -> NetworkRun:
     """Run all segments, with the host's steps between them, on `inputs` (integers by tensor's name).
 
     Raises `ToolError` if the machine stops with an error, or a tensor that is left in memory after a segment differs from the golden model's.
@@ -121,7 +123,8 @@ def run_network(simulator: Path, program: NetworkProgram, inputs: Mapping[str, n
         program.write(memory, name, values)
     lives, order = lifetimes(graph), {step.name: index for index, step in enumerate(graph.steps)}
     regions = [MemoryRegion(address=r.address, size_bytes=r.size_bytes, write=r.write) for r in program.regions.values() if r.size_bytes]
-    arena, results = program.regions["activations"], []
+    arena = program.regions["activations"]
+    results: list[SimulationResult | None] = []
     for segment in program.segments:
         results.append(None)
         if segment.layers:

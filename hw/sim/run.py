@@ -15,7 +15,7 @@ import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypedDict, Unpack
 
 import cocotb_tools.config
 import find_libpython
@@ -136,7 +136,7 @@ def build(
         objects.mkdir()
         libraries = cocotb_tools.config.libs_dir
         link = f"-Wl,-rpath,{libraries} -L{libraries} -lcocotbvpi_verilator"
-        command = [find_verilator(), *flags, "--Mdir", objects, "-LDFLAGS", link, "-CFLAGS", f"-std=c++20 -I{SOURCES}"]
+        command: list[str | Path] = [find_verilator(), *flags, "--Mdir", objects, "-LDFLAGS", link, "-CFLAGS", f"-std=c++20 -I{SOURCES}"]
         command += [SOURCES / "main.cpp", *NATIVE, *BENCH, *(Path(path).resolve() for path in verilog)]
         run_tool(command, cwd=objects, timeout_s=1800, environment=tool_environment())
         # Verilator's own run-time and the memory do not depend on the design: compile them once.
@@ -166,7 +166,46 @@ class ProgramStart:
     write_window: tuple[int, int] | None = None
 
 
-def simulate(*, program_address: int, program_bytes: int, **options) -> SimulationResult:
+class Options(TypedDict, total=False):
+    """What can be left out of `simulate_programs`."""
+
+    controller: DramController | None
+    mem_phase_ps: int
+    stall_probability: float
+    seed: int
+    max_outstanding: int
+    jitter_s: float
+    interleave: bool
+    fault_regions: Sequence[MemoryRegion]
+    fault_response: Literal["slave", "decode"]
+    op_ack_cycles: int
+    operating_points: Mapping[int, OperatingPoint] | None
+    trace: TraceRequest | None
+    initial_seed: int | None
+    coverage: Path | None
+    wall_limit_s: float
+
+
+class Surroundings(Options):
+    """What is around the accelerator in `simulate_programs`: its clocks, time limit and memory, and the options."""
+
+    core_period_ps: int
+    mem_period_ps: int
+    timeout_cycles: int
+    memory: DramPart | IdealMemory
+
+
+class Contents(Surroundings):
+    """What else one program needs (see `simulate_programs`)."""
+
+    simulator: Path
+    image: bytes | NDArray[np.uint8]
+    regions: Sequence[MemoryRegion]
+    output_address: int
+    output_bytes: int
+
+
+def simulate(*, program_address: int, program_bytes: int, **options: Unpack[Contents]) -> SimulationResult:
     """Run one program on the accelerator and return what it counted and wrote; `options` are those of `simulate_programs`."""
     return simulate_programs(programs=[ProgramStart(address=program_address, size_bytes=program_bytes)], **options)[0]
 
@@ -244,7 +283,7 @@ def simulate_programs(
         }
         (folder / "request.json").write_text(json.dumps(request))
         plusargs = periods | {"mem_phase_ps": mem_phase_ps, "op_ack_cycles": op_ack_cycles, "memory": folder / "memory.txt"}
-        command = [simulator, *(f"+{key}={value}" for key, value in plusargs.items()), *_trace_plusargs(trace, folder)]
+        command: list[str | Path] = [simulator, *(f"+{key}={value}" for key, value in plusargs.items()), *_trace_plusargs(trace, folder)]
         if operating_points is not None:
             lines = [f"{index} {point.core_period_ps} {transition_ps[index]}\n" for index, point in points.items()]
             (folder / "operating_points.txt").write_text("".join(lines))
@@ -303,10 +342,13 @@ def _hull(regions: Iterable[MemoryRegion]) -> tuple[int, int]:
 def _operating_times(log: Path) -> tuple[dict[int | None, float], float]:
     """Time at each operating point, and between them."""
     times: dict[int | None, float] = {}
-    point, since, between = None, None, 0
+    point: int | None = None
+    since: int | None = None
+    between = 0
     for line in log.read_text().splitlines() if log.exists() else ():
         what, index, now = line.split()[0], *map(int, line.split()[1:])
         if what == "enter":
+            assert since is not None  # the core's clock stood since a `leave`
             point, between = int(index), between + now - since
         elif since is not None:
             times[point] = times.get(point, 0) + (now - since) * 1e-12
@@ -346,8 +388,9 @@ def _check_arguments(core_period_ps: int, mem_period_ps: int, stall_probability:
         raise ConfigError(f"stall_probability must be at least 0 and below 1, not {stall_probability}")
     if timeout_cycles < 1:
         raise ConfigError(f"timeout_cycles must be at least 1, not {timeout_cycles}")
-    if not all(0 <= index <= MAX_INDEX for index in operating_points or ()):
-        raise ConfigError(f"operating_points must be numbered 0 to {MAX_INDEX}, not {list(operating_points)}")
+    points = list(operating_points or ())
+    if not all(0 <= index <= MAX_INDEX for index in points):
+        raise ConfigError(f"operating_points must be numbered 0 to {MAX_INDEX}, not {points}")
     if not regions:
         raise ConfigError("regions must be at least one, not none; say where the accelerator may read and write")
 

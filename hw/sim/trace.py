@@ -84,7 +84,7 @@ def run_trace(
     issued = _library().dram_run_trace(settings, ctypes.c_int64(time_ps.size), *inputs, ctypes.c_int64(record_commands), message, ctypes.c_int64(len(message)))
     if issued < 0:
         raise ToolError(f"DRAM model must accept its settings, and did not: {message.value.decode()}")
-    return TraceRun(completion_s=completion_ps * 1e-12, counters=_named(counters), commands=log[:issued])
+    return TraceRun(completion_s=completion_ps.astype(np.float64) * 1e-12, counters=_named(counters), commands=log[:issued])
 
 
 def _pointer(array: NDArray) -> ctypes.c_void_p:
@@ -98,7 +98,7 @@ def _named(counters: NDArray[np.int64]) -> DramCounters:
 @cache
 def _library() -> ctypes.CDLL:
     """The model compiled as a shared library, once for the same sources."""
-    command = ["g++", "-std=c++17", "-O2", "-shared", "-fPIC", _SOURCES[0], "-o", "libdram_model.so"]
+    command: list[str | Path] = ["g++", "-std=c++17", "-O2", "-shared", "-fPIC", _SOURCES[0], "-o", "libdram_model.so"]
     folder = BUILD_DIR / "sim" / f"model-{content_key(map(str, command), _SOURCES)}"
     if not folder.exists():
         folder.parent.mkdir(parents=True, exist_ok=True)

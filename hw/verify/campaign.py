@@ -29,6 +29,7 @@ from hw.dram_part import load_dram_part
 from hw.emit import emit
 from hw.errors import ToolError
 from hw.isa import INSTRUCTION_BYTES, Engine, Opcode, Target, encode
+from hw.layers import LayerShape
 from hw.program import Program
 from hw.registers import Cause
 from hw.sim.network import Workload, check_outputs
@@ -72,8 +73,8 @@ def run_design(index: int, cases: int, folder: Path, covered: bool) -> dict:
             return json.loads(kept.read_text(encoding="utf-8"))
         drawn = [case(config, number) for number in range(cases)]
         simulator = build(verilog=bundle.verilog, axi_data_bits=config.memory.axi_data_bits, quick=True, coverage=covered)
-        lines = Counter()
-        result = {"design": config.model_dump(mode="json"), "cases": [_describe(config, one) for one in drawn], "faults": [], "core_cycles": 0}
+        lines: Counter[tuple[str, int, str]] = Counter()
+        result: dict = {"design": config.model_dump(mode="json"), "cases": [_describe(config, one) for one in drawn], "faults": [], "core_cycles": 0}
         result["commit"] = _commit()
         for first in range(0, cases, PROGRAMS):
             counted = Path(temporary) / "coverage.dat" if covered else None
@@ -109,13 +110,13 @@ def _describe(config: AcceleratorConfig, one: Case) -> dict:
     return {"operator": one.operator, "layers": len(one.shapes), "refused": one.refused, "bins": bins}
 
 
-def _operators(one: Case) -> Iterator[tuple[str, object]]:
+def _operators(one: Case) -> Iterator[tuple[str, LayerShape]]:
     """Each layer with its operator; a layer that follows is a pointwise one."""
     for position, shape in enumerate(one.shapes):
         yield one.operator if position == 0 else "pointwise", shape
 
 
-def _bins(config: AcceleratorConfig, one: Case, shape) -> Iterator[tuple[str, str]]:
+def _bins(config: AcceleratorConfig, one: Case, shape: LayerShape) -> Iterator[tuple[str, str]]:
     for parameter, (_names, of) in BINS.items():
         yield parameter, of(config, one, shape)
 
@@ -240,9 +241,9 @@ def _is_loaded(program: Program, region: Region) -> bool:
 # --- executed lines ---------------------------------------------------------------------------
 
 
-def read_lines(path: Path) -> Counter:
+def read_lines(path: Path) -> Counter[tuple[str, int, str]]:
     """(module, line, what) to how often it was executed, over all instances, of the emitted design in a file of Verilator's."""
-    found = Counter()
+    found: Counter[tuple[str, int, str]] = Counter()
     for text in path.read_text(encoding="utf-8").splitlines():
         match = re.fullmatch(r"C '(.*)' (\d+)", text)
         if not match:

@@ -8,6 +8,7 @@ beside the ranges that they divide.
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 from hw.config import AcceleratorConfig
 from hw.errors import ConfigError
@@ -20,6 +21,7 @@ MAX_STEPS = 6_000
 MAX_MULTIPLIERS = 64
 """Of a design drawn freely; those below that have one size at its limit may have more."""
 MAX_PROGRAM_BYTES, MAX_MEMORY_BYTES = 12_000, 64_000
+_Setting = TypeVar("_Setting", int, str)
 _ATTEMPTS = 200
 
 LIMITS: tuple[dict, ...] = (
@@ -53,7 +55,7 @@ def configuration(index: int) -> AcceleratorConfig:
 
 
 def _configuration(rng: random.Random, name: str, fixed: dict) -> AcceleratorConfig:
-    def one_of(key: str, *values):
+    def one_of(key: str, *values: _Setting) -> _Setting:
         value = rng.choice(values)  # drawn even where it is fixed
         return fixed.get(key, value)
 
@@ -177,8 +179,9 @@ class Case:
 
     def workload(self, config: AcceleratorConfig, base_address: int) -> Workload:
         """Raises `ConfigError` if the design cannot run the layers."""
-        options = {"batch": self.batch, "kind": self.kind, "zero_points": self.zero_points, "seed": self.seed}
-        return random_workload(config, list(self.shapes), base_address=base_address, **options)
+        return random_workload(
+            config, list(self.shapes), batch=self.batch, kind=self.kind, zero_points=self.zero_points, seed=self.seed, base_address=base_address
+        )  # fmt: skip
 
 
 def case(config: AcceleratorConfig, index: int) -> Case:
@@ -292,8 +295,8 @@ def _order(a: int, b: int) -> str:
 
 def impossible(operator: str) -> set[tuple[str, str]]:
     """Bins (parameter, bin) that an operator cannot have, by what it is."""
-    image = {"kernel height": "1", "kernel width": "1", "padding": "none", "dilation": "1", "stride": "1"}
-    fixed = {
+    image: dict[str, str | tuple[str, ...]] = {"kernel height": "1", "kernel width": "1", "padding": "none", "dilation": "1", "stride": "1"}
+    known: dict[str, dict[str, str | tuple[str, ...]]] = {
         "pointwise": image | {"groups": "1", "stride": ("1", "2", "unequal")},
         "fully connected": image | {"groups": "1", "image width": "1"},
         "depthwise": {"groups": "all", "input channels to lanes": "1"},
@@ -302,8 +305,8 @@ def impossible(operator: str) -> set[tuple[str, str]]:
         "add": image | {"input channels to lanes": "1", "output channels to block": "1"},
         "matmul": image | {"image width": "1"},
         "transpose": image | {"image width": "1", "input zero point": "between", "output zero point": "between", "relu": "no"},
-    }.get(operator, {})  # fmt: skip
-    allowed = {parameter: only if isinstance(only, tuple) else (only,) for parameter, only in fixed.items()}
+    }  # fmt: skip
+    allowed = {parameter: only if isinstance(only, tuple) else (only,) for parameter, only in known.get(operator, {}).items()}
     found = {(parameter, name) for parameter, names in allowed.items() for name in BINS[parameter][0] if name not in names}
     if operator == "depthwise":
         found |= {("dilation", "3"), ("output channels to block", "above")}

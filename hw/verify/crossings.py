@@ -50,6 +50,7 @@ def crossings(bundle: RtlBundle) -> tuple[Crossing, ...]:
         (at / "flatten.ys").write_text("\n".join(script) + "\n", encoding="utf-8")
         run_tool([sys.executable, "-I", "-c", _RUN, "flatten.ys"], cwd=at, timeout_s=900.0)
         flat = json.loads((at / "flat.json").read_text(encoding="utf-8"))["modules"][bundle.top]
+    assert bundle.interface is not None
     clocks = {port["name"]: port["clock"] for port in json.loads(bundle.interface.read_text(encoding="utf-8"))["ports"]}
     return tuple(sorted(_Design(flat, bundle, clocks).crossings()))
 

@@ -73,7 +73,9 @@ def excluded(module: str, source: str) -> str:
 
 def _lines(results: Sequence[dict]) -> list[str]:
     """Lines and branches of the emitted RTL, over the designs that counted them."""
-    total, hit, reasons = Counter(), Counter(), Counter()
+    total: Counter[str] = Counter()
+    hit: Counter[str] = Counter()
+    reasons: Counter[str] = Counter()
     missed: dict[str, list[str]] = defaultdict(list)
     covered = [result for result in results if "lines" in result]
     for result in covered:
