@@ -13,6 +13,7 @@ with padding counted as x = zx. Nothing here knows about the hardware. Test data
 drawn as quantized networks have it: Laplacian weights, rectified activations with a stated fraction of zeros.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,10 +47,10 @@ class QuantizedLayer:
     clip_high: int
     second_zero_point: int = 0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         shape, where = self.shape, self.shape.name
         learned = shape.kind in ("conv", "fc")
-        expected = (shape.out_channels, shape.in_channels // shape.groups, shape.kernel_h, shape.kernel_w) if learned else (0,)
+        expected: tuple[int, ...] = (shape.out_channels, shape.in_channels // shape.groups, shape.kernel_h, shape.kernel_w) if learned else (0,)
         if shape.kind == "add":
             expected = (2, max(1, self.weights.shape[-1]))
         if self.weights.shape != expected:
@@ -108,7 +109,7 @@ def convolve(x: np.ndarray, layer: QuantizedLayer) -> np.ndarray:
     return sums.astype(np.int64).reshape(x.shape[0], s.out_channels, s.out_h, s.out_w)
 
 
-def _windows(x: np.ndarray, s: LayerShape, padding: int):
+def _windows(x: np.ndarray, s: LayerShape, padding: int) -> Iterator[tuple[int, int, np.ndarray]]:
     """(kernel row, kernel column, the values that all outputs see there (n, channels, out_h, out_w)) for the whole kernel, int64."""
     padded = np.pad(x.astype(np.int64), ((0, 0), (0, 0), (s.pad_top, s.pad_bottom), (s.pad_left, s.pad_right)), constant_values=padding)
     for r in range(s.kernel_h):
@@ -124,15 +125,17 @@ def _sums(layer: QuantizedLayer, x: np.ndarray, second: np.ndarray | None) -> np
     if s.kind in ("conv", "fc"):
         return convolve(x, layer) + layer.bias[:, None, None]
     if s.kind == "average_pool":
-        return sum(window for _, _, window in _windows(x - zero, s, 0))
+        return np.sum([window for _, _, window in _windows(x - zero, s, 0)], axis=0)
     if s.kind == "max_pool":
         return np.max([window for _, _, window in _windows(x, s, np.iinfo(np.int64).min)], axis=0) - zero
     if s.kind == "add":
+        assert second is not None
         first_weight, second_weight = (int(w) for w in layer.weights.sum(axis=1, dtype=np.int64))
         return first_weight * (x - zero) + second_weight * (second - layer.second_zero_point)
     heads = x.reshape(len(x), s.groups, -1, s.in_h)  # [image, head, channel, vector]
     if s.kind == "transpose":
         return heads.transpose(0, 1, 3, 2).reshape(len(x), s.out_channels, s.out_h, 1)
+    assert second is not None
     second = second.reshape(len(x), s.groups, heads.shape[2], -1)
     product = np.einsum("ngki,ngkj->ngji", heads - zero, second - layer.second_zero_point)
     return product.reshape(len(x), s.out_channels, s.out_h, 1)

@@ -75,6 +75,7 @@ class LayerEmitter:
 
     def destinations(self) -> list[Destination]:
         """Where the layer before has to put what is on chip."""
+        assert self.residence is not None
         return destinations(self.arch, self.lowering, self.tiling, self.plan, self.residence)
 
     @property
@@ -228,6 +229,7 @@ class LayerEmitter:
         words of channels."""
         t, n, cols = self.tiling, self.numbers, self.config.array.cols
         layout = self.lowering.second
+        assert layout is not None and self.second is not None  # a product's weights are its second operand
         first = step.k_tile * t.tile_k + step.subtile * cols
         c_first, c_groups = step.c_part * t.tile_c, min(t.tile_c, n.c_groups - step.c_part * t.tile_c)
         passes = self._tile_channels(step.k_tile) // cols if self.plan.c_parts == 1 else 1
@@ -316,6 +318,7 @@ class LayerEmitter:
         """STOREs of one output tile, one a working row; padded rows and channels are left out."""
         n, t, p, layout = self.numbers, self.tiling, self.plan, self.lowering.output
         made = output_tile(self.arch, self.lowering, t, step)
+        assert self.output is not None  # only what is stored has STOREs
         start = self.output.address + self.lowering.output_offset(step.image, step.group)
         whole_rows = p.x_tiles == 1 and n.out_row_bytes == made.width * layout.word_bytes
         instructions = []

@@ -1,7 +1,7 @@
 """Layers and networks as shapes: what has to be computed, independent of any hardware."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -53,7 +53,7 @@ class LayerShape(Settings):
 
     @model_validator(mode="before")
     @classmethod
-    def _derive(cls, data):
+    def _derive(cls, data: object) -> object:
         if isinstance(data, dict) and isinstance(data.get("in_channels"), int):
             if data.get("kind") in DIAGONAL:
                 return {"out_channels": data["in_channels"], "groups": data["in_channels"]} | data
@@ -62,7 +62,7 @@ class LayerShape(Settings):
         return data
 
     @model_validator(mode="after")
-    def _check(self):
+    def _check(self) -> Self:
         if self.kind in DIAGONAL and not self.in_channels == self.out_channels == self.groups:
             raise ValueError(f"such that out_channels and groups are in_channels ({self.kind})")
         if self.kind == "transpose" and self.out_channels != self.groups * self.in_h:
@@ -161,7 +161,7 @@ class Network(Settings):
     totals: Totals | None = None
 
     @model_validator(mode="after")
-    def _check(self):
+    def _check(self) -> Self:
         names = [layer.name for layer in self.layers]
         for name in names:
             if names.count(name) > 1:

@@ -112,6 +112,7 @@ class Lowering:
 
     def second_offset(self, image: int, group: int) -> int:
         """The same of the second operand."""
+        assert self.second is not None
         if not self.numbers.product:
             return image * self.second.image_pitch_bytes + self.first_plane(group) * self.second.plane_pitch_bytes
         image, head = divmod(group, self.shape.groups)

@@ -15,7 +15,7 @@ from hw.layer_emitter import LayerEmitter
 from hw.lowering import Lowering, folds, lower
 from hw.on_chip_choice import LayerPlan, choose_plans
 from hw.products import check_padding
-from hw.program import NetworkProgram, PlacedTensor, Segment
+from hw.program import CompiledLayer, NetworkProgram, PlacedTensor, Segment
 from hw.tensors import MemoryMap, Region, TensorLayout, align, tensor_layout
 from hw.tiling import Tiling
 
@@ -51,9 +51,10 @@ def compile_graph(
         for step, behind in zip(steps, steps[1:], strict=False):
             emitters[step.name].keeper = emitters[behind.name] if plans[step.name].kept else None
 
-    made, compiled = [], {}
+    made: list[Segment] = []
+    compiled: dict[str, CompiledLayer] = {}
     for steps, host_step in segments:
-        program = []
+        program: list[tuple[Opcode, dict[str, int]]] = []
         for index, step in enumerate(steps):
             after_stores = index > 0 and emitters[steps[index - 1].name].stored
             instructions = emitters[step.name].emit(after_stores=after_stores, last=index == len(steps) - 1)
@@ -151,8 +152,7 @@ def _emitter(
     lowering = _attach(graph, step, lowering, layouts)
     emitter = LayerEmitter(config, step.layer, lowering, chosen.tiling, chosen.residence)
     emitter.stored = chosen.stored
-    regions = [_region(placed[name]) if name in placed else None for name in (step.input, step.second, step.output)]
-    source, second, output = regions
+    source, second, output = (_region(placed[name]) if name is not None and name in placed else None for name in (step.input, step.second, step.output))
     if step.layer.shape.kind == "transpose":
         second, source = source, memory_map.add(f"{step.name}.identity", lowering.input.size_bytes)
         contents[source.name] = identity(lowering)
@@ -178,7 +178,10 @@ def _attach(graph: Graph, step: LayerStep, lowering: Lowering, layouts: Mapping[
     for producer in graph.layers:
         if graph.whole(producer.output) == graph.whole(step.input):
             check_padding(producer.layer, step.layer, lowering.input.lanes)
-    return replace(lowering, **{field: layouts[name] for field, name in uses.items()})
+    given = {field: layouts[name] for field, name in uses.items()}
+    return replace(
+        lowering, input=given.get("input", lowering.input), output=given.get("output", lowering.output), second=given.get("second", lowering.second)
+    )  # fmt: skip
 
 
 def _region(placed: PlacedTensor) -> Region:

@@ -85,12 +85,12 @@ def choose_plans(
     a, candidates = architecture(config), []
     for index, step in enumerate(steps):
         before, behind = steps[index - 1] if index else None, steps[index + 1] if index + 1 < len(steps) else None
-        found = _Candidates(
+        possible = _Candidates(
             operands=operands_from(graph, before, step, lowerings) if before else frozenset(),
             stored_if_kept=bool(behind and needed_in_memory(graph, step, behind)),
             tilings=[tilings[step.name]] if step.name in tilings else enumerate_tilings(config, lowerings[step.name]),
         )
-        candidates.append(found.rank(a, lowerings[step.name]))
+        candidates.append(possible.rank(a, lowerings[step.name]))
     plans: dict[str, LayerPlan] = {}
     base = 0
     for index, (chosen, found, kept) in enumerate(_least(candidates, a.activation_words)):
@@ -106,7 +106,8 @@ def choose_plans(
 
 def _least(candidates: Sequence[_Candidates], bank_words: int) -> Iterator[tuple[int, bool, bool]]:
     """(candidate, whether its input is on chip, whether its output stays there) of each layer: dynamic programming over the layers."""
-    totals, origins = [], []
+    totals: list[np.ndarray] = []
+    origins: list[np.ndarray] = []
     for index, one in enumerate(candidates):
         total = one.costs.copy()
         origin = np.zeros((2, len(one.tilings), 2), dtype=np.int64)  # [input on chip][tiling] -> (input on chip, tiling) of the layer before
@@ -130,8 +131,8 @@ def _least(candidates: Sequence[_Candidates], bank_words: int) -> Iterator[tuple
         origins.append(origin)
     path: list[tuple[int, bool, bool]] = []
     kept = 0
-    found, chosen = np.unravel_index(totals[-1][:, 0].argmin(), totals[-1][:, 0].shape)
+    found, chosen = (int(i) for i in np.unravel_index(totals[-1][:, 0].argmin(), totals[-1][:, 0].shape))
     for index in range(len(candidates) - 1, -1, -1):
-        path.append((int(chosen), bool(found), bool(kept)))
-        kept, (found, chosen) = found, origins[index][found, chosen]
+        path.append((chosen, bool(found), bool(kept)))
+        kept, (found, chosen) = found, origins[index][found, chosen].tolist()
     return reversed(path)

@@ -10,7 +10,7 @@ from onnx.reference import ReferenceEvaluator
 
 from hw.errors import ConfigError
 from hw.graph import HostStep, Tensor
-from hw.onnx_values import RENAMING, Values, where
+from hw.onnx_values import RENAMING, Values, evaluated, where
 from hw.onnx_views import View, view
 
 
@@ -54,7 +54,7 @@ def host_step(
 
     def run(*integers: np.ndarray) -> np.ndarray:
         arrays = {name: v.array(t.dequantize(x)) for name, v, t, x in zip(inputs, views, tensors, integers, strict=True)}
-        array = result.quantize(evaluator.run(None, arrays)[0])
+        array = result.quantize(evaluated(evaluator, arrays))
         return made.tensor_values(array, (values.build.batch, *result.shape))
 
     operators = tuple(node.op_type for node in nodes if node.op_type not in RENAMING)

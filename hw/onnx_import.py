@@ -20,7 +20,7 @@ from hw.graph import Graph, Tensor
 from hw.onnx_host import expression, host_step
 from hw.onnx_layers import Ending, Weights
 from hw.onnx_qlinear import ON_INTEGERS, QLINEAR, on_integers
-from hw.onnx_values import RENAMING, Values, attributes, where
+from hw.onnx_values import RENAMING, Values, attributes, evaluated, where
 from hw.onnx_views import View
 
 LEAST_OPSET = 13
@@ -103,7 +103,7 @@ class Importer(Values):
                 values[target] = self.renamed(values[source], node)
                 return
         if source in self.constants:
-            self.constants[target] = ReferenceEvaluator(node).run(None, {name: self.constants[name] for name in node.input})[0]
+            self.constants[target] = evaluated(ReferenceEvaluator(node), {name: self.constants[name] for name in node.input})
         elif source in self.weights and node.op_type == "Transpose":
             self.weights[target] = self.weights[source].transpose(tuple(attributes(node).get("perm", range(self.weights[source].integers.ndim)[::-1])))
         else:
@@ -116,7 +116,7 @@ class Importer(Values):
             zeros = self.constant(zero, node, "zero point") if zero else None
             self.weights[node.output[0]] = Weights.of(self.constants[source], self.constant(scale, node, "scale"), zeros, axis, where(node))
         else:
-            self.real[node.output[0]] = self.integer(source, scale, zero, node)
+            self.real[node.output[0]] = self.integer((source, scale, zero), node)
 
     def _quantize(self, node: onnx.NodeProto) -> None:
         source, scale, zero = node.input[0], node.input[1], node.input[2] if len(node.input) > 2 else ""
@@ -162,11 +162,11 @@ class Importer(Values):
             low, high = (-inf if limits[0] is None else limits[0]), (inf if limits[1] is None else limits[1])
             return replace(ending, low=max(ending.low, low * ending.gain), high=min(ending.high, high * ending.gain)), given[0]
         if kind in ("Mul", "Div"):
-            factors = [i for i, name in enumerate(given) if self.scalar(name) is not None]
-            if len(factors) == 1 and (kind == "Mul" or factors == [1]):
-                factor = self.scalar(given[factors[0]])
+            factors = [(i, factor) for i, name in enumerate(given) if (factor := self.scalar(name)) is not None]
+            if len(factors) == 1 and (kind == "Mul" or factors[0][0] == 1):
+                at, factor = factors[0]
                 if factor > 0:
-                    return replace(ending, gain=ending.gain * (factor if kind == "Mul" else 1 / factor)), given[1 - factors[0]]
+                    return replace(ending, gain=ending.gain * (factor if kind == "Mul" else 1 / factor)), given[1 - at]
         return None
 
     # Operators on real values
@@ -208,16 +208,17 @@ class Importer(Values):
                 raise ConfigError(f"bias must be a constant ({at})")
             build = self.build.conv if kind == "Conv" else self.build.gemm
             return build(name, self.real[node.input[0]], self.weights[node.input[1]], bias, attributes(node), target, ending, at)
-        if kind == "Add" and not all(one in self.real for one in node.input):
-            matmul, bias = self._bias(node)
+        biased = self._bias(node) if kind == "Add" and not all(one in self.real for one in node.input) else None
+        if biased is not None:
+            matmul, bias = biased
             return self.build.gemm(name, self.real[matmul.input[0]], self.weights[matmul.input[1]], bias, {}, target, ending, at)
         if kind == "MatMul" and node.input[1] in self.weights:
             return self.build.gemm(name, self.real[node.input[0]], self.weights[node.input[1]], None, {}, target, ending, at)
         views = [self.real[one] for one in node.input if one in self.real]
         if kind == "MatMul":
-            return self.build.matmul(name, *views, target, ending, at)
+            return self.build.matmul(name, views[0], views[1], target, ending, at)
         if kind == "Add":
-            return self.build.add(name, *views, target, ending, at)
+            return self.build.add(name, views[0], views[1], target, ending, at)
         if kind == "Concat":
             return self.build.concat(name, views, attributes(node)["axis"], target, ending, at)
         pooled = "GlobalAveragePool" if kind == "ReduceMean" else kind

@@ -1,11 +1,13 @@
 """Quantized layers from ONNX operators: shapes, integers and scales."""
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, count
 from math import ceil, inf
 
 import numpy as np
 import onnx
+from pydantic import ValidationError
 
 from hw.errors import ConfigError
 from hw.golden import QuantizedLayer, add_layer, quantize_scale, scaled_layer
@@ -97,14 +99,14 @@ class LayerBuilder:
     parts: dict[str, tuple[str, int]] = field(default_factory=dict)
     layer_names: set[str] = field(default_factory=set)
 
-    def unique(self, name: str, taken) -> str:
+    def unique(self, name: str, taken: Collection[str]) -> str:
         """`name`, or with a number behind it, and not in `taken`; entered there if that is a set."""
         found = next(one for one in chain([name], (f"{name}.{i}" for i in count(1))) if one not in taken)
         if isinstance(taken, set):
             taken.add(found)
         return found
 
-    def conv(self, name: str, x: View, weights: Weights, bias, given: dict, target: Tensor, ending: Ending, where: str) -> View:
+    def conv(self, name: str, x: View, weights: Weights, bias: np.ndarray | None, given: dict, target: Tensor, ending: Ending, where: str) -> View:
         source = self._image(x, where)
         groups, (outputs, _, *kernel) = given.get("group", 1), weights.integers.shape
         sizes = window_sizes(given, source.height, source.width, tuple(kernel), where)
@@ -113,7 +115,7 @@ class LayerBuilder:
         self._learned(shape, source, weights.integers, weights.channel_scales(outputs), bias, result, ending)
         return view(result.name, (self.batch, *result.shape), "nchw")
 
-    def gemm(self, name: str, x: View, weights: Weights, bias, given: dict, target: Tensor, ending: Ending, where: str) -> View:
+    def gemm(self, name: str, x: View, weights: Weights, bias: np.ndarray | None, given: dict, target: Tensor, ending: Ending, where: str) -> View:
         """A matrix of weights (inputs, outputs), or its transpose: over vectors, over the vectors of a sequence, or over whole images as vectors."""
         if given.get("transA") or given.get("alpha", 1.0) != 1.0 or (bias is not None and given.get("beta", 1.0) != 1.0):
             raise ConfigError(f"Gemm must have transA 0, alpha and beta 1 ({where})")
@@ -167,7 +169,8 @@ class LayerBuilder:
         low, high = _clips(result, ending)
         if source.same_numbers == target.same_numbers and ending.gain == 1.0 and (low, high) == (target.low, target.high):
             return x
-        shape = LayerShape(name=self.unique(name, self.layer_names), kind="average_pool", in_channels=source.channels, in_h=source.height, in_w=source.width)
+        sizes = {"in_channels": source.channels, "in_h": source.height, "in_w": source.width}
+        shape = _shape(name, name=self.unique(name, self.layer_names), kind="average_pool", **sizes)
         self._scaled(shape, source, source.scale / result.scale, result, ending)
         return replace(x, tensor=result.name)
 
@@ -177,7 +180,7 @@ class LayerBuilder:
             raise ConfigError(f"operands of Add must have the same shape and order of axes, not {a.shape} and {b.shape} ({where})")
         result = replace(target, channels=first.channels, height=first.height, width=first.width, heads=first.heads)
         low, high = _clips(result, ending)
-        scales = tuple(one.scale * ending.gain / result.scale for one in (first, second))
+        scales = first.scale * ending.gain / result.scale, second.scale * ending.gain / result.scale
         shape = _shape(where, name=name, kind="add", in_channels=first.channels, in_h=first.height, in_w=first.width)
         layer = add_layer(
             shape, scales, first.bits, first.bits, input_zero_point=first.zero_point, second_zero_point=second.zero_point,
@@ -233,9 +236,9 @@ class LayerBuilder:
                 tensor = copied
             self.parts[tensor.name] = (whole.name, first)
             first += tensor.channels
-        shape = list(views[0].shape)
-        shape[axis] = whole.channels
-        return view(whole.name, tuple(shape), "".join("c" if i == axis else letter or "n" for i, letter in enumerate(letters)))
+        extent = list(views[0].shape)
+        extent[axis] = whole.channels
+        return view(whole.name, tuple(extent), "".join("c" if i == axis else letter or "n" for i, letter in enumerate(letters)))
 
     # What all have in common
 
@@ -244,7 +247,9 @@ class LayerBuilder:
             raise ConfigError(f"input must be images (batch, channels, height, width), not axes {x.letters} ({where})")
         return self.tensors[x.tensor]
 
-    def _learned(self, shape: LayerShape, source: Tensor, integers: np.ndarray, scales: np.ndarray, bias, result: Tensor, ending: Ending) -> None:
+    def _learned(
+        self, shape: LayerShape, source: Tensor, integers: np.ndarray, scales: np.ndarray, bias: np.ndarray | None, result: Tensor, ending: Ending
+    ) -> None:  # fmt: skip
         sums = source.scale * scales
         integer_bias = np.zeros(shape.out_channels, dtype=np.int64)
         if bias is not None:
@@ -269,13 +274,13 @@ class LayerBuilder:
 
     def _append(self, layer: QuantizedLayer, source: Tensor, result: Tensor, second: Tensor | None = None) -> None:
         self.tensors[result.name] = result
-        self.steps.append(LayerStep(layer=layer, input=source.name, output=result.name, second=second and second.name))
+        self.steps.append(LayerStep(layer=layer, input=source.name, output=result.name, second=None if second is None else second.name))
 
 
-def _shape(where: str, **sizes) -> LayerShape:
+def _shape(where: str, **sizes: int | str) -> LayerShape:
     try:
-        return LayerShape(**sizes)
-    except ValueError as error:
+        return LayerShape.model_validate(sizes)
+    except ValidationError as error:
         raise ConfigError(f"layer must be {error.errors()[0]['msg'].removeprefix('Value error, ')} ({where})") from None
 
 
@@ -286,6 +291,6 @@ def _clips(result: Tensor, ending: Ending) -> tuple[int, int]:
     return min(low, result.high), max(high, result.low)
 
 
-def _alike(letters, expected) -> bool:
+def _alike(letters: Sequence[str], expected: Sequence[str]) -> bool:
     """Whether axes are the expected ones; those of size 1 are nameless."""
     return len(letters) == len(expected) and all(one in ("", other) for one, other in zip(letters, expected, strict=True))

@@ -27,12 +27,12 @@ def on_integers(values: Values, node: onnx.NodeProto) -> View:
 
 
 def _weights(values: Values, node: onnx.NodeProto, first: int, axis: int) -> Weights:
-    numbers = [values.constant(name, node, "weights") for name in node.input[first : first + 3]]
-    return Weights.of(*numbers, axis, where(node))
+    integers, scales, zero_points = (values.constant(name, node, "weights") for name in node.input[first : first + 3])
+    return Weights.of(integers, scales, zero_points, axis, where(node))
 
 
 def _conv(values: Values, node: onnx.NodeProto) -> View:
-    x, weights = values.integer(*node.input[:3], node), _weights(values, node, 3, 0)
+    x, weights = values.integer(node.input[:3], node), _weights(values, node, 3, 0)
     target = values.tensor(node, node.input[6], node.input[7])
     scale = values.build.tensors[x.tensor].scale * weights.channel_scales(len(weights.integers))
     bias = values.constant(node.input[8], node, "bias") * scale if len(node.input) > 8 and node.input[8] else None
@@ -40,15 +40,15 @@ def _conv(values: Values, node: onnx.NodeProto) -> View:
 
 
 def _matmul(values: Values, node: onnx.NodeProto) -> View:
-    x, target = values.integer(*node.input[:3], node), values.tensor(node, node.input[6], node.input[7])
+    x, target = values.integer(node.input[:3], node), values.tensor(node, node.input[6], node.input[7])
     if node.input[3] in values.constants:
         return values.build.gemm(values.layer_name(node), x, _weights(values, node, 3, 1), None, {}, target, Ending(), where(node))
-    return values.build.matmul(values.layer_name(node), x, values.integer(*node.input[3:6], node), target, Ending(), where(node))
+    return values.build.matmul(values.layer_name(node), x, values.integer(node.input[3:6], node), target, Ending(), where(node))
 
 
 def _gemm(values: Values, node: onnx.NodeProto) -> View:
     given = attributes(node)
-    x, weights = values.integer(*node.input[:3], node), _weights(values, node, 3, 0 if given.get("transB") else 1)
+    x, weights = values.integer(node.input[:3], node), _weights(values, node, 3, 0 if given.get("transB") else 1)
     if len(node.input) < 9:
         raise ConfigError(f"QGemm must have a quantized output ({where(node)})")
     count = weights.integers.shape[0 if given.get("transB") else 1]
@@ -59,21 +59,21 @@ def _gemm(values: Values, node: onnx.NodeProto) -> View:
 
 
 def _add(values: Values, node: onnx.NodeProto) -> View:
-    views = [values.integer(*node.input[i : i + 3], node) for i in (0, 3)]
+    a, b = (values.integer(node.input[i : i + 3], node) for i in (0, 3))
     target = values.tensor(node, node.input[6], node.input[7])
-    return values.build.add(values.layer_name(node), *views, target, Ending(), where(node))
+    return values.build.add(values.layer_name(node), a, b, target, Ending(), where(node))
 
 
 def _pool(values: Values, node: onnx.NodeProto) -> View:
     if attributes(node).get("channels_last"):
         raise ConfigError(f"channels_last must be 0 ({where(node)})")
-    x, target = values.integer(*node.input[:3], node), values.tensor(node, node.input[3], node.input[4])
+    x, target = values.integer(node.input[:3], node), values.tensor(node, node.input[3], node.input[4])
     kind = node.op_type.removeprefix("QLinear")
     return values.build.pool(values.layer_name(node), kind, x, attributes(node), target, Ending(), where(node))
 
 
 def _concat(values: Values, node: onnx.NodeProto) -> View:
-    views = [values.integer(*node.input[i : i + 3], node) for i in range(2, len(node.input), 3)]
+    views = [values.integer(node.input[i : i + 3], node) for i in range(2, len(node.input), 3)]
     target = values.tensor(node, node.input[0], node.input[1])
     return values.build.concat(values.layer_name(node), views, attributes(node)["axis"], target, Ending(), where(node))
 

@@ -1,10 +1,12 @@
 """What the names of an ONNX model stand for while it is read: constants, weights, quantized tensors, their real values, and operators that wait."""
 
 import re
+from collections.abc import Sequence
 
 import numpy as np
 import onnx
 from onnx import numpy_helper
+from onnx.reference import ReferenceEvaluator
 
 from hw.errors import ConfigError
 from hw.graph import Port, Tensor
@@ -19,6 +21,13 @@ _BITS = {"int4": 4, "uint4": 4, "int8": 8, "uint8": 8, "int16": 16, "uint16": 16
 def attributes(node: onnx.NodeProto) -> dict:
     """A node's attributes by name."""
     return {attribute.name: onnx.helper.get_attribute_value(attribute) for attribute in node.attribute}
+
+
+def evaluated(evaluator: ReferenceEvaluator, inputs: dict[str, np.ndarray]) -> np.ndarray:
+    """The one output of a model, or of an operator."""
+    outputs = evaluator.run(None, inputs)
+    assert isinstance(outputs, list)
+    return outputs[0]
 
 
 def where(node: onnx.NodeProto) -> str:
@@ -95,8 +104,9 @@ class Values:
         self.ports[name] = Port(name=name, view=made, real=real)
         return made
 
-    def integer(self, name: str, scale: str, zero_point: str, node: onnx.NodeProto) -> View:
-        """The quantized tensor that a node reads with these numbers."""
+    def integer(self, given: Sequence[str], node: onnx.NodeProto) -> View:
+        """The quantized tensor that a node reads: its name, scale and zero point."""
+        name, scale, zero_point = given
         numbers = self.numbers(scale, zero_point, node)
         if name in self.inputs and name not in self.integers:
             self.integers[name] = self.view_of_input(name, numbers, real=False)
@@ -141,16 +151,17 @@ class Values:
         if node.op_type == "Flatten":
             axis = given.get("axis", 1) % len(shape)
             return source.reshape((int(np.prod(shape[:axis])), int(np.prod(shape[axis:]))), at)
-        second = self.constant(node.input[1], node, "shape or axes") if len(node.input) > 1 and node.input[1] else None
+        second = [int(one) for one in self.constant(node.input[1], node, "shape or axes")] if len(node.input) > 1 and node.input[1] else None
+        if node.op_type == "Squeeze":
+            gone = [i for i, size in enumerate(shape) if size == 1] if second is None else [axis % len(shape) for axis in second]
+            return source.reshape(tuple(size for i, size in enumerate(shape) if i not in gone), at)
+        if second is None:
+            raise ConfigError(f"{node.op_type} must be given its shape or axes ({at})")
         if node.op_type == "Reshape":
-            wanted = [int(size) if size or given.get("allowzero") else shape[i] for i, size in enumerate(second)]
+            wanted = [size if size or given.get("allowzero") else shape[i] for i, size in enumerate(second)]
             if -1 in wanted:
                 wanted[wanted.index(-1)] = int(np.prod(shape)) // -int(np.prod(wanted))
             return source.reshape(tuple(wanted), at)
-        axes = None if second is None else [int(axis) for axis in second]
-        if node.op_type == "Squeeze":
-            gone = [i for i, size in enumerate(shape) if size == 1] if axes is None else [axis % len(shape) for axis in axes]
-            return source.reshape(tuple(size for i, size in enumerate(shape) if i not in gone), at)
-        rank = len(shape) + len(axes)
-        new, left = [axis % rank for axis in axes], list(shape)
+        rank = len(shape) + len(second)
+        new, left = [axis % rank for axis in second], list(shape)
         return source.reshape(tuple(1 if i in new else left.pop(0) for i in range(rank)), at)

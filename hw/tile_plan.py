@@ -104,19 +104,19 @@ def architecture(config: AcceleratorConfig) -> Architecture:
 
 
 @njit(cache=True)
-def ceil_div(a, b):
+def ceil_div(a: int, b: int) -> int:
     """a / b rounded up."""
     return -(-a // b)
 
 
 @njit(cache=True)
-def beat_bytes(start, size, axi_bytes):
+def beat_bytes(start: int, size: int, axi_bytes: int) -> int:
     """Bytes of the AXI beats that cover `size` bytes from address `start` on."""
     return (start % axi_bytes + size + axi_bytes - 1) // axi_bytes * axi_bytes
 
 
 @njit(cache=True)
-def _hold(bank, tile, all_tiles, set_tiles, total):
+def _hold(bank: int, tile: int, all_tiles: int, set_tiles: int, total: int) -> tuple[int, int]:
     """(what a bank of `bank` words holds, in how many slots of `tile` words); no slots if not even two tiles fit."""
     slots = max(all_tiles, min(2, total))
     if slots * tile <= bank:
@@ -129,7 +129,7 @@ def _hold(bank, tile, all_tiles, set_tiles, total):
 
 
 @njit(cache=True)
-def constants_offset(a: Architecture, l: LoweredLayer):  # noqa: E741
+def constants_offset(a: Architecture, l: LoweredLayer) -> int:  # noqa: E741
     """Words of an activation bank from a tile to the constants that odd rows of a product's kernel see in its place, 0 if there are none. Twice that is
     the whole bank, so that addresses, which wrap, come back to the tile in even rows."""
     return a.activation_words // 2 if l.product > 1 else 0
@@ -186,7 +186,7 @@ def plan(a: Architecture, l: LoweredLayer, t: Tiling) -> Plan:  # noqa: E741
 
 
 @njit(cache=True)
-def stripes(a: Architecture, l: LoweredLayer, t: Tiling, y_tile: int):  # noqa: E741
+def stripes(a: Architecture, l: LoweredLayer, t: Tiling, y_tile: int) -> tuple[int, int]:  # noqa: E741
     """(rows a stripe, working rows) of a row of spatial tiles: the last one is shared out evenly again."""
     left = l.out_h - y_tile * a.rows * t.tile_h
     tile_h = min(t.tile_h, ceil_div(left, a.rows))
@@ -194,7 +194,7 @@ def stripes(a: Architecture, l: LoweredLayer, t: Tiling, y_tile: int):  # noqa: 
 
 
 @njit(cache=True)
-def stripe_rows(a: Architecture, l: LoweredLayer, t: Tiling, y_tile: int, stripe: int):  # noqa: E741
+def stripe_rows(a: Architecture, l: LoweredLayer, t: Tiling, y_tile: int, stripe: int) -> tuple[int, int]:  # noqa: E741
     """(first, end) input rows that a stripe needs, in image coordinates: rows beyond the image are padding."""
     tile_h, _ = stripes(a, l, t, y_tile)
     first_out = y_tile * a.rows * t.tile_h + stripe * tile_h
@@ -204,7 +204,7 @@ def stripe_rows(a: Architecture, l: LoweredLayer, t: Tiling, y_tile: int, stripe
 
 
 @njit(cache=True)
-def tile_columns(l: LoweredLayer, t: Tiling, x_tile: int):  # noqa: E741
+def tile_columns(l: LoweredLayer, t: Tiling, x_tile: int) -> tuple[int, int]:  # noqa: E741
     """(first, end) input columns that a column of spatial tiles needs; columns beyond the image are padding."""
     tile_w = min(t.tile_w, l.out_w - x_tile * t.tile_w)
     first = x_tile * t.tile_w * l.stride_w - l.pad_left
@@ -212,7 +212,7 @@ def tile_columns(l: LoweredLayer, t: Tiling, x_tile: int):  # noqa: E741
 
 
 @njit(cache=True)
-def inside(first: int, end: int, size: int):
+def inside(first: int, end: int, size: int) -> tuple[int, int, int]:
     """The part of [first, end) that lies in [0, size), and in how many pieces the rest lies."""
     low, high = min(max(first, 0), size), min(max(end, 0), size)
     pieces = 1 if low == high else (first < low) + (high < end)
@@ -220,7 +220,7 @@ def inside(first: int, end: int, size: int):
 
 
 @njit(cache=True)
-def pixel_words(a: Architecture, l: LoweredLayer, height: int, width: int):  # noqa: E741
+def pixel_words(a: Architecture, l: LoweredLayer, height: int, width: int) -> int:  # noqa: E741
     """Words read for one step over the pixels of a stripe: one each; or with taps, all of them for the first pixel of a line and of a block, and
     for others those that the pixel before did not read."""
     pixels = height * width
@@ -239,7 +239,7 @@ def pixel_words(a: Architecture, l: LoweredLayer, height: int, width: int):  # n
 
 
 @njit(cache=True)
-def weight_pieces(a: Architecture, words: int, steps: int):
+def weight_pieces(a: Architecture, words: int, steps: int) -> tuple[int, int]:
     """(words a piece, pieces) of a weight tile of `words` words a column that is loaded over `steps` steps; pieces start at 32 bytes."""
     round_bytes = max(1, a.cols * a.lanes * a.weight_bits // 8)
     quantum = max(1, DRAM_ALIGNMENT_BYTES // round_bytes)
@@ -249,6 +249,6 @@ def weight_pieces(a: Architecture, words: int, steps: int):
 
 
 @njit(cache=True)
-def activation_splits(c_groups: int, instructions: int, steps: int):
+def activation_splits(c_groups: int, instructions: int, steps: int) -> int:
     """Into how many (over input words) each instruction of an activation tile is split that is loaded over `steps` steps."""
     return max(1, min(c_groups, steps // instructions))

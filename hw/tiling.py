@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 from numba.np.unsafe.ndarray import to_fixed_tuple
+from numpy.typing import NDArray
 
 from hw.config import PARAMETER_BYTES
 from hw.isa import INSTRUCTION_BYTES
@@ -352,7 +353,7 @@ _ARCHITECTURE_FIELDS, _LAYER_FIELDS, _TILING_FIELDS = (len(kind._fields) for kin
 
 
 @njit(cache=True)
-def _measure_rows(architectures, layers, tilings, result):
+def _measure_rows(architectures: NDArray, layers: NDArray, tilings: NDArray, result: NDArray) -> None:
     for i in range(result.shape[0]):
         a = Architecture(*to_fixed_tuple(architectures[i], _ARCHITECTURE_FIELDS))
         l = LoweredLayer(*to_fixed_tuple(layers[i], _LAYER_FIELDS))  # noqa: E741
@@ -370,4 +371,4 @@ def measure_arrays(a: Architecture, l: LoweredLayer, t: Tiling) -> Traffic:  # n
     ends = np.cumsum([len(a), len(l), len(t)])
     result = np.empty((rows.shape[0], len(Traffic._fields)), dtype=np.int64)
     _measure_rows(rows[:, : ends[0]], rows[:, ends[0] : ends[1]], rows[:, ends[1] :], result)
-    return Traffic(*(result[:, j].reshape(shape) for j in range(result.shape[1])))
+    return Traffic._make(result[:, j].reshape(shape) for j in range(result.shape[1]))
