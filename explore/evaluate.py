@@ -70,7 +70,7 @@ class Conditions:
         """The DRAM whose time counts."""
         return None if self.free_memory else self.dram
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.objective not in OBJECTIVES:
             raise ConfigError(f"objective must be one of {', '.join(OBJECTIVES)}, not {self.objective!r}; give one of these")
         if not 1 <= self.channels <= 16:
@@ -223,7 +223,7 @@ class Chip(NamedTuple):
 
 
 @njit(cache=True)
-def _grids(reference, factor, group, out):
+def _grids(reference: NDArray, factor: NDArray, group: NDArray, out: NDArray) -> None:
     """Add reference [designs, laws] x factor [laws, voltages] to out [designs, groups, voltages] at the group of each law."""
     for i in range(out.shape[0]):
         for k in range(reference.shape[1]):
@@ -233,7 +233,7 @@ def _grids(reference, factor, group, out):
 
 
 @njit(cache=True)
-def _periods(reference, factor, start, end, out):
+def _periods(reference: NDArray, factor: NDArray, start: NDArray, end: NDArray, out: NDArray) -> None:
     """out [designs, voltages]: the longest path."""
     delay = np.zeros(factor.shape[1])
     for i in range(out.shape[0]):
@@ -301,9 +301,9 @@ def layer_rows(
     counts = event_counts(numbers | {"axi_data_bits": 8 * numbers["axi_bytes"]}, t, useful)
     return LayerRows(
         counts=np.stack([np.asarray(counts[name], dtype=float) for name in EVENT_COUNTS], axis=1), moving_j=moving_j(conditions, rows),
-        busy_s=rows.times[:, DramTimes._fields.index("total_s")] * dram_factor, gaps=t.computes.astype(float),
-        read_bytes=(t.activation_read_bytes + t.weight_read_bytes + t.parameter_read_bytes + t.program_read_bytes).astype(float),
-        write_bytes=t.output_write_bytes.astype(float),
+        busy_s=rows.times[:, DramTimes._fields.index("total_s")] * dram_factor, gaps=np.asarray(t.computes, dtype=float),
+        read_bytes=np.asarray(t.activation_read_bytes + t.weight_read_bytes + t.parameter_read_bytes + t.program_read_bytes, dtype=float),
+        write_bytes=np.asarray(t.output_write_bytes, dtype=float),
     )  # fmt: skip
 
 
@@ -313,7 +313,11 @@ def clock_hz(designs: Designs, conditions: Conditions) -> NDArray:
 
 
 @njit(cache=True)
-def _evaluate(group, choice, lowered, found, curve, rows, chip, idle, periods, voltage, memory_s, k, values, bounds, tilings):
+def _evaluate(
+    group: NDArray, choice: NDArray, lowered: NDArray, found: tuple[NDArray, NDArray, NDArray, NDArray], curve: tuple[NDArray, NDArray, NDArray],
+    rows: LayerRows, chip: Chip, idle: Idle, periods: NDArray, voltage: NDArray, memory_s: float, k: Coefficients, values: NDArray, bounds: NDArray,
+    tilings: NDArray,
+) -> None:  # fmt: skip
     """Fill `Results`; see there. `found` are numbers, tilings, traffic and times of the rows."""
     numbers, row_tilings, traffic, times = found
     which, kinks, lines = curve

@@ -104,7 +104,8 @@ def cases(designs: list[AcceleratorConfig], seed: int) -> Iterator[tuple[Acceler
         t = measure(architecture(config), lowering.numbers, tiling)
         read = t.activation_read_bytes + t.weight_read_bytes + t.parameter_read_bytes + t.program_read_bytes
         if LEAST_CYCLES <= t.pixel_steps + (read + t.output_write_bytes) // config.axi_bytes <= MOST_CYCLES:
-            plain = tuple(int(x) for x in tiling)
+            order, tile_h, tile_w, tile_k, tile_c = (int(x) for x in tiling)
+            plain = order, tile_h, tile_w, tile_k, tile_c
             yield config, CycleCase(shape=shape, batch=batch, fold=fold, tiling=plain, core_period_ps=core, mem_period_ps=memory, dram=dram)
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,7 @@ from scipy.optimize import least_squares
 from scipy.stats import t as student_t
 
 from fit.cycles import COEFFICIENTS, Coefficients, DramTimes, dram_times, layer_cycles
-from fit.model import NORMAL_90, Comparison, CycleModel, ErrorSummary, Number
+from fit.model import NORMAL_90, Comparison, CycleModel, ErrorSummary, Number, Status
 from fit.workloads import config_of
 from hw.dram import load_dram_part
 from hw.errors import ConfigError, ModelError
@@ -26,6 +27,7 @@ IDEAL = "ideal"
 """Name in the table of a memory without limits of its own."""
 _SHAPE = ("in_channels", "out_channels", "in_h", "in_w", "kernel_h", "kernel_w", "stride_h", "stride_w",
           "pad_top", "pad_bottom", "pad_left", "pad_right", "dilation", "groups")  # fmt: skip
+_Numbers = TypeVar("_Numbers", bound=NamedTuple)
 _INDEPENDENT = 1e-3
 """Least part of a coefficient's normalized effect that the others must not be able to imitate."""
 _MOST_FOLDS = 12
@@ -68,7 +70,7 @@ def cases_of(frame: pd.DataFrame) -> Cases:
     architectures, layers, tilings, traffic, dram, ideal = [], [], [], [], [], []
     for _, row in frame.iterrows():
         config = config_of(row)
-        shape = LayerShape(name="row", kind=row["kind"], **{name: int(row[name]) for name in _SHAPE})
+        shape = LayerShape.model_validate({"name": "row", "kind": row["kind"]} | {name: int(row[name]) for name in _SHAPE})
         tiling, arch = Tiling(*(int(row[name]) for name in Tiling._fields)), architecture(config)
         for add_steps in range(1, _MOST_ADD_STEPS if shape.kind == "add" else 2):  # how many weights an add needed has no column: the steps tell
             lowered = lower(config, shape, batch=int(row["batch"]), fold=bool(row["fold"]), add_steps=add_steps).numbers
@@ -97,27 +99,31 @@ def cases_of(frame: pd.DataFrame) -> Cases:
 
 
 @njit(cache=True)
-def _predict(architectures, layers, tilings, traffic, dram, core_period_s, mem_period_s, coefficients, result):
+def _predict(
+    architectures: NDArray, layers: NDArray, tilings: NDArray, traffic: NDArray, dram: NDArray, core_period_s: NDArray, mem_period_s: NDArray,
+    coefficients: NDArray, result: NDArray,
+) -> None:  # fmt: skip
     for i in range(result.shape[0]):
         a, l, t = _architecture(architectures[i]), _layer(layers[i]), _tiling(tilings[i])  # noqa: E741
         found = layer_cycles(a, l, t, _traffic(traffic[i]), _dram(dram[i]), core_period_s[i], mem_period_s[i], _coefficients(coefficients))
         result[i, 0], result[i, 1], result[i, 2] = found.total, found.compute + coefficients[_OUTSIDE], found.bound
 
 
-def _unpacker(kind: type):
+def _unpacker(kind: type[_Numbers]) -> Callable[[NDArray], _Numbers]:
     """A compiled function that makes a named tuple of an array's elements."""
     from numba.np.unsafe.ndarray import to_fixed_tuple
 
     size = len(kind._fields)
 
     @njit
-    def unpack(row):
+    def unpack(row: NDArray) -> _Numbers:
         return kind(*to_fixed_tuple(row, size))
 
     return unpack
 
 
-_architecture, _layer, _tiling, _traffic, _dram, _coefficients = map(_unpacker, (Architecture, LoweredLayer, Tiling, Traffic, DramTimes, Coefficients))
+_architecture, _layer, _tiling = _unpacker(Architecture), _unpacker(LoweredLayer), _unpacker(Tiling)
+_traffic, _dram, _coefficients = _unpacker(Traffic), _unpacker(DramTimes), _unpacker(Coefficients)
 assert LOWERED_FIELDS == LoweredLayer._fields
 
 
@@ -131,7 +137,7 @@ def predict_cases(cases: Cases, coefficients: NDArray) -> NDArray:
     return result
 
 
-def _solve(cases: Cases, near: NDArray | None = None) -> tuple[NDArray, tuple[str, ...]]:
+def _solve(cases: Cases, near: NDArray | None = None) -> tuple[NDArray, tuple[Status, ...]]:
     """Coefficients and the status of each; those that the rows do not determine keep their starting value (`assumed`)."""
     high = np.array([c.high for c in COEFFICIENTS])
     low = np.array([1.0 if c.unit == "1" else 0.0 for c in COEFFICIENTS])
@@ -141,7 +147,7 @@ def _solve(cases: Cases, near: NDArray | None = None) -> tuple[NDArray, tuple[st
     drains, steps = (cases.traffic[:, Traffic._fields.index(name)] for name in ("pixel_drains", "pixel_steps"))
     counts = np.stack([np.ones(len(steps)), 0.3 * (drains <= steps)], axis=1)
 
-    def residual(x, free):
+    def residual(x: NDArray, free: NDArray) -> NDArray:
         full = values.copy()
         full[free] = x
         return ((np.log(predict_cases(cases, full)[:, :2]) - measured) * counts).ravel()
@@ -162,7 +168,7 @@ def _solve(cases: Cases, near: NDArray | None = None) -> tuple[NDArray, tuple[st
     return values, tuple("assumed" if not f else "fitted" if i else "at_bound" for f, i in zip(free, inside, strict=True))
 
 
-def _determined(residual, values: NDArray, free: NDArray) -> NDArray:
+def _determined(residual: Callable[[NDArray, NDArray], NDArray], values: NDArray, free: NDArray) -> NDArray:
     """Which coefficients move the predictions in a way that those before cannot imitate, at `values`."""
     base, columns = residual(values, free), []
     for i in range(len(values)):
@@ -207,16 +213,16 @@ def fit_cycles(
 
     def compare(split: str, cases: Cases, found: NDArray, groups: NDArray) -> Comparison | None:
         summary = ErrorSummary.of(found, groups)
-        return summary and Comparison(
+        return None if summary is None else Comparison(
             quantity="cycles", split=split, model=summary, ideal=ErrorSummary.of(_ideal_errors(cases), groups), rank_correlation=None,
             interval_coverage=float(np.mean(np.abs(np.log1p(found)) <= NORMAL_90 * log_sd)), half_width=float(np.expm1(NORMAL_90 * log_sd)),
             outside_range=0,
         )  # fmt: skip
 
     comparisons = [compare("layers in turn", seen, errors, seen.layer)]
-    for split, unseen in (("held-out designs", others), ("random cases", None if fresh is None else cases_of(fresh))):
-        if unseen is not None:
-            comparisons.append(compare(split, unseen, predict_cases(unseen, values)[:, 0] / unseen.core_cycles - 1, unseen.design))
+    for split, left_out in (("held-out designs", others), ("random cases", None if fresh is None else cases_of(fresh))):
+        if left_out is not None:
+            comparisons.append(compare(split, left_out, predict_cases(left_out, values)[:, 0] / left_out.core_cycles - 1, left_out.design))
     return model, tuple(c for c in comparisons if c is not None)
 
 

@@ -100,7 +100,7 @@ BOUNDS = ("compute", "load", "store", "dram", "instructions", "store latency", "
 LOAD, DRAM, MOSTLY = BOUNDS.index("load"), BOUNDS.index("dram"), 0.75
 STORES_OPEN = 4
 """STOREs whose answers may be outstanding."""
-_program_window = njit(program_window)
+_program_window = njit()(program_window)
 
 
 class _Transfers(NamedTuple):
@@ -114,7 +114,10 @@ class _Transfers(NamedTuple):
 
 
 @njit(cache=True)
-def _transfers(words, word_bytes, size_bytes, runs, instructions, overhead, dram_s, axi_bytes, core, memory, k):
+def _transfers(
+    words: float, word_bytes: float, size_bytes: float, runs: float, instructions: float, overhead: float, dram_s: float, axi_bytes: float, core: float,
+    memory: float, k: Coefficients,
+) -> _Transfers:  # fmt: skip
     """`words` take a core cycle each, or as many as they are beats; a beat passes the FIFO between the clocks, one in a cycle of either."""
     bus_s = size_bytes / axi_bytes * max(core, memory) + k.run * runs * memory
     service_s = max(words * max(1.0, word_bytes / axi_bytes) * core, bus_s, dram_s * k.dram) + instructions * overhead * core
@@ -122,7 +125,7 @@ def _transfers(words, word_bytes, size_bytes, runs, instructions, overhead, dram
 
 
 @njit(cache=True)
-def _unevenness(pixels, block, issue, drain):
+def _unevenness(pixels: int, block: int, issue: float, drain: float) -> float:
     """How much longer the blocks of a stripe take than its steps or drains: a short last block is issued while a long one drains, and back."""
     whole, rest = pixels // block, pixels % block
     if whole == 0 or rest == 0:
@@ -134,7 +137,7 @@ def _unevenness(pixels, block, issue, drain):
 
 @njit(cache=True)
 def layer_cycles(
-    a: Architecture, l: LoweredLayer, t: Tiling, n: Traffic, dram: DramTimes, core_period_s, mem_period_s, k: Coefficients  # noqa: E741
+    a: Architecture, l: LoweredLayer, t: Tiling, n: Traffic, dram: DramTimes, core_period_s: float, mem_period_s: float, k: Coefficients  # noqa: E741
 ) -> LayerCycles:  # fmt: skip
     """`LayerCycles` of one layer, tiling (legal, with its traffic) and pair of clock periods; callable from other kernels."""
     core, memory = core_period_s, mem_period_s

@@ -7,7 +7,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from hw.dram import DramController, DramPart, dram_transfer, read_latency_s
+from hw.dram import DramController, DramPart, DramTransfer, dram_transfer, read_latency_s
 from hw.lowering import LoweredLayer
 from hw.tiling import Architecture, Tiling, Traffic, measure_arrays
 
@@ -75,7 +75,7 @@ def dram_times(part: DramPart | None, a: Architecture, l: LoweredLayer, t: Tilin
     """The times of `dram_use`; `part` None is a memory without limits of its own."""
     if part is None:
         zero = np.zeros(np.shape(n.instructions))
-        return DramTimes(*(zero for _ in DramTimes._fields))
+        return DramTimes._make(zero for _ in DramTimes._fields)
     return dram_use(part, a, l, t, n, controller)[0]
 
 
@@ -106,7 +106,9 @@ def dram_use(
     weight_pages = np.where(l.product, product_pages, n.weight_runs)
     program_pages = np.maximum(1, np.asarray(n.program_read_bytes) / part.geometry.page_bytes)
 
-    def alone(read=0.0, read_pages=1.0, write=0.0, write_pages=1.0):
+    def alone(
+        read: float | NDArray = 0.0, read_pages: float | NDArray = 1.0, write: float | NDArray = 0.0, write_pages: float | NDArray = 1.0
+    ) -> DramTransfer:  # fmt: skip
         lengths = (np.maximum(size, part.burst_bytes) / np.maximum(pages, 1) for size, pages in ((read, read_pages), (write, write_pages)))
         read_run, write_run = (np.maximum(length, part.burst_bytes) for length in lengths)
         sizes = {"read_bytes": read, "write_bytes": write, "read_run_bytes": read_run, "write_run_bytes": write_run}
@@ -115,16 +117,18 @@ def dram_use(
     reads, read_pages = loads + weights + parameters + n.program_read_bytes, load_pages + weight_pages + n.parameter_runs + program_pages
     total = alone(reads, read_pages, stores, store_pages)
     in_time = alone(reads, read_pages, stores * waited_for, store_pages * waited_for)
-    times = DramTimes(
+    times = dict(
         activation_s=alone(loads, load_pages).time_s, weight_s=alone(weights, weight_pages).time_s, parameter_s=alone(parameters, n.parameter_runs).time_s,
         output_s=alone(write=stores * waited_for, write_pages=store_pages * waited_for).time_s,
         program_s=alone(n.program_read_bytes, program_pages).time_s, total_s=total.time_s,
         latency_s=np.broadcast_to(read_latency_s(part, controller), np.shape(reads)), in_time_s=in_time.time_s,
     )  # fmt: skip
-    return times, DramUse(read_bytes=reads, write_bytes=stores, activates=total.activates)
+    return DramTimes._make(times[name] for name in DramTimes._fields), DramUse(read_bytes=np.asarray(reads), write_bytes=stores, activates=total.activates)
 
 
-def _pages(part: DramPart, sweeps, planes, plane_bytes, span_bytes) -> NDArray:
+def _pages(
+    part: DramPart, sweeps: float | NDArray, planes: float | NDArray, plane_bytes: float | NDArray, span_bytes: float | NDArray
+) -> NDArray:  # fmt: skip
     """Pages opened for a tile of `planes` planes that is moved in `sweeps`, each of which takes `span_bytes` of every plane.
 
     Small planes share a page. A sweep finds the pages of the one before still open if there is a bank for each.
