@@ -14,12 +14,12 @@ from pathlib import Path
 import click
 
 from flow.cache import DEFAULT_CACHE
-from flow.characterize import measure_shard
+from flow.characterize import known_inputs, measure_shard
 from flow.corner import Corner
 from flow.files import write_text_whole, write_whole
 from flow.liberty_text import read_text
 from flow.plan import Plan, load_plan
-from flow.shards import Shard, assemble
+from flow.shards import SUFFIX, Shard, assemble, read_shard, write_shard
 from flow.tech import Technology, load_technology, read_corner
 from hw.errors import ConfigError, ToolError
 
@@ -69,11 +69,16 @@ def present(technology: Technology, patterns: Sequence[str] = ("*",)) -> tuple[T
     return (technology.model_copy(update={"corners": tuple(kept), "sram": None}) if nominal in kept else None), missing
 
 
-def measure(plan: Plan, technology: Technology, *, missing: Mapping[str, str] | None = None, command: str = "", cache: Path = DEFAULT_CACHE) -> Measured:
-    """The first design of `plan` in `technology`, as returned by `present`, at all its corners; every stage is a cached step."""
+def measure(
+    plan: Plan, technology: Technology, *, folder: Path, missing: Mapping[str, str] | None = None, command: str = "", cache: Path = DEFAULT_CACHE
+) -> Measured:
+    """The first design of `plan` in `technology`, as returned by `present`, at all its corners: from its shard in `<folder>/<technology>` if that was
+    measured on the same design, plan, RTL and technology, else measured and kept there."""
     corners = tuple(known.at_sram(known.vdd_v) for known in technology.corners)
-    shard = measure_shard(plan.designs[0], plan, technology, corners, cache, (), command)
-    assert isinstance(shard, Shard), "no known shard was offered"
+    kept = folder / technology.name / f"{plan.designs[0].name}{SUFFIX}"
+    found = measure_shard(plan.designs[0], plan, technology, corners, cache, (known_inputs(kept),), command)
+    shard = found if isinstance(found, Shard) else read_shard(kept)
+    write_shard(shard, kept.parent)
     return Measured(technology=technology, points=points(shard, plan), shard=shard, missing=missing or {})
 
 
@@ -145,7 +150,7 @@ def page(plan: Plan, measured: Sequence[Measured], absent: Sequence[str], *, com
     """The whole page as Markdown; `absent` are lines about technologies that were not found."""
     config, first = plan.designs[0], measured[0]
     intro = _INTRO.format(
-        count=len(measured), command=command, commit=first.shard.commit, plan=plan.name, multipliers=config.multipliers, rows=config.array.rows,
+        count=len(measured), command=command, commit=" ".join(sorted({one.shard.commit for one in measured})), plan=plan.name, multipliers=config.multipliers, rows=config.array.rows,
         cols=config.array.cols, workload=plan.activity[0].name, cycles=plan.activity_cycles, busy=_busy(_elements(first.shard.corners)),
         predictive=", ".join(one.technology.name for one in measured if one.technology.predictive) or "none", **dict(config.precision),
     )  # fmt: skip
@@ -255,7 +260,7 @@ def draw(measured: Sequence[Measured], path: Path) -> None:
 @click.option("--corner", "patterns", multiple=True, help="Shell pattern of corners to measure, such as 'tt_*'; may be given again.  [default: all]")
 @click.option("--plan", default="comparison", show_default=True, help="The plan whose first design is compared.")
 @click.option("--out", type=click.Path(path_type=Path), default=PAGE, show_default=True, help="The page; its figure lies beside it.")
-@click.option("--tables", type=click.Path(path_type=Path), default=Path("build/comparison"), show_default=True, help="Folder of the tables.")
+@click.option("--tables", type=click.Path(path_type=Path), default=Path("build/comparison"), show_default=True, help="Folder of the tables and of what was measured before.")
 def main(names: tuple[str, ...], patterns: tuple[str, ...], plan: str, out: Path, tables: Path) -> None:
     """Measure the same accelerator in each technology that is found, and write the page; resumes where it was stopped."""
     wanted, chosen = load_plan(plan), names or TECHNOLOGIES
@@ -270,7 +275,7 @@ def main(names: tuple[str, ...], patterns: tuple[str, ...], plan: str, out: Path
             click.echo(f"comparison: {absent[-1]}", err=True)
             continue
         click.echo(f"comparison: {technology.name}, {len(technology.corners)} corners", err=True)
-        measured.append(measure(wanted, technology, missing=missing, command=command))
+        measured.append(measure(wanted, technology, folder=tables, missing=missing, command=command))
         assemble([measured[-1].shard], technology=technology.name, tables=tables)
     if not measured:
         raise ConfigError(f"technologies must have their Liberty files, not none of {', '.join(chosen)}; set PDK_ROOT to the folder of installed PDKs")
