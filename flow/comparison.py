@@ -149,8 +149,9 @@ also be given as a YAML file ([own PDK](own-pdk.md)).
 def page(plan: Plan, measured: Sequence[Measured], absent: Sequence[str], *, command: str, figure: str) -> str:
     """The whole page as Markdown; `absent` are lines about technologies that were not found."""
     config, first = plan.designs[0], measured[0]
+    commits = " ".join(sorted({one.shard.commit for one in measured}))
     intro = _INTRO.format(
-        count=len(measured), command=command, commit=" ".join(sorted({one.shard.commit for one in measured})), plan=plan.name, multipliers=config.multipliers, rows=config.array.rows,
+        count=len(measured), command=command, commit=commits, plan=plan.name, multipliers=config.multipliers, rows=config.array.rows,
         cols=config.array.cols, workload=plan.activity[0].name, cycles=plan.activity_cycles, busy=_busy(_elements(first.shard.corners)),
         predictive=", ".join(one.technology.name for one in measured if one.technology.predictive) or "none", **dict(config.precision),
     )  # fmt: skip
@@ -260,7 +261,7 @@ def draw(measured: Sequence[Measured], path: Path) -> None:
 @click.option("--corner", "patterns", multiple=True, help="Shell pattern of corners to measure, such as 'tt_*'; may be given again.  [default: all]")
 @click.option("--plan", default="comparison", show_default=True, help="The plan whose first design is compared.")
 @click.option("--out", type=click.Path(path_type=Path), default=PAGE, show_default=True, help="The page; its figure lies beside it.")
-@click.option("--tables", type=click.Path(path_type=Path), default=Path("build/comparison"), show_default=True, help="Folder of the tables and of what was measured before.")
+@click.option("--tables", type=click.Path(path_type=Path), default=Path("build/comparison"), show_default=True, help="Folder of what is measured.")
 def main(names: tuple[str, ...], patterns: tuple[str, ...], plan: str, out: Path, tables: Path) -> None:
     """Measure the same accelerator in each technology that is found, and write the page; resumes where it was stopped."""
     wanted, chosen = load_plan(plan), names or TECHNOLOGIES
