@@ -13,6 +13,7 @@ from hw.examples.qdq import QdqModel
 from hw.golden import run_layer
 from hw.onnx_import import import_onnx
 from hw.onnx_layers import window_sizes
+from hw.onnx_values import Values
 from hw.onnx_views import view
 
 
@@ -188,6 +189,13 @@ def test_models_that_are_not_quantized_or_not_static_say_what_to_do(tmp_path):
     (tmp_path / "broken.onnx").write_bytes(b"no model")
     with pytest.raises(ConfigError, match="network must be a valid ONNX model"):
         import_onnx(tmp_path / "broken.onnx")
+
+
+def test_axes_must_be_an_input_as_in_newer_operator_sets():
+    values = Values(helper.make_model(helper.make_graph([], "empty", [], [])), "old.onnx")
+    node = helper.make_node("Unsqueeze", ["x"], ["y"], name="wider", axes=[2])
+    with pytest.raises(ConfigError, match=r"Unsqueeze must be given its shape or axes \(node wider, Unsqueeze\)"):
+        values.renamed(view("x", (2, 6), "nc"), node)
 
 
 def test_weights_must_be_symmetric(tmp_path):
