@@ -135,7 +135,8 @@ also be given as a YAML file ([own PDK](own-pdk.md)).
   small for that.
 * Workload: `{workload}`, {cycles} recorded core cycles, in which the elements work {busy:.0%} of the time.
 * Mapped once, for the nominal corner of each technology, and placed, not routed; then timed and evaluated at each corner below,
-  with the Liberty file of that corner: nothing is interpolated or extrapolated. The last table also names the corners that are not measured. Clock trees are estimated, glitches simulated in the elements.
+  with the Liberty file of that corner: nothing is interpolated or extrapolated. The last table also names the corners that are
+  not measured. Clock trees are estimated, glitches simulated in the elements.
 * fmax: longest path between registers of the core clock, a tenth of the clock tree's delay added as skew, no margin. Energy per MAC:
   dynamic, of all that the core clock drives, over the useful multiply-accumulates; the memory side (AXI masters, crossings) has a
   clock of its own and is left out. Leakage and area: everything.
