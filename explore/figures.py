@@ -151,6 +151,9 @@ def save_panels(charts: tuple[Chart, ...], stem: Path) -> None:
             axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13))
         for axes in panels[len(charts) :]:
             axes.remove()
+        if any(series.look == "dashed" for chart in charts for series in chart.series):
+            note = "Solid: through the supply voltages, a curve for each back bias. Dashed: at nominal voltage, through the frequencies only."
+            figure.suptitle(note, fontsize=9)
         _save(figure, stem)
 
 

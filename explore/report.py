@@ -170,10 +170,10 @@ def _caption(points: pd.DataFrame, model: FittedModel, commit: str) -> str:
 
 _FRONT = (
     "<p>Each point is an architecture at a supply voltage and the highest frequency it allows there, less the margin. Solid lines follow one "
-    "architecture through the voltages (DVFS); dashed lines keep its nominal voltage and lower the frequency only. Efficiency is of the whole "
-    "system: core, memory side and DRAM. The DVFS effectiveness is the hypervolume that the voltage sweep adds to the frequency-only sweep, over "
-    "the hypervolume of the front. The name of an architecture holds rows, columns, lanes, accumulator depth, multiplier stages, post lanes, bytes "
-    "of the activation, weight and output banks, and bits of the AXI bus.</p>"
+    "architecture through the voltages (DVFS), a line for each back bias; dashed lines keep its nominal voltage and lower the frequency only. "
+    "Efficiency is of the whole system: core, memory side and DRAM. The DVFS effectiveness is the hypervolume that the voltage sweep adds to the "
+    "frequency-only sweep, over the hypervolume of the front. The name of an architecture holds rows, columns, lanes, accumulator depth, multiplier "
+    "stages, post lanes, bytes of the activation, weight and output banks, and bits of the AXI bus.</p>"
 )
 _ENERGY = "<p>Along the voltages of the architecture with the highest DVFS effectiveness. The energy of the DRAM does not scale with the core's voltage.</p>"
 

@@ -91,7 +91,7 @@ def front_chart(case: CaseResults) -> Chart:
                 series.append(Series(name=name, look=look, color=PALETTE[i % len(PALETTE)], symbol=i % 8, x=x, y=y, notes=notes, listed=listed))
     best, last = front.loc[front["efficiency_gops_w"].idxmax()], front.iloc[-1]
     return Chart(
-        key=f"front-{case.key}", title=f"{case.name}: Pareto front, DVFS (a curve a back bias; dashed: frequency only)", caption=case.caption,
+        key=f"front-{case.key}", title=f"{case.name}: Pareto front and DVFS", caption=case.caption,
         alternative=f"{len(front)} Pareto points of {case.name}, from {best['throughput_ips']:.4g} inferences/s at {best['efficiency_gops_w']:.4g} GOPS/W to "
         f"{last['throughput_ips']:.4g} inferences/s at {last['efficiency_gops_w']:.4g} GOPS/W, with the voltage sweeps of {len(order)} architectures.",
         x_label="throughput (inferences/s)", y_label="system energy efficiency (GOPS/W)", series=tuple(series),

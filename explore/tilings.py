@@ -27,8 +27,8 @@ from hw.tiling_choice import MAX_CANDIDATES, candidates
 
 ROUGH_HZ = (40e6, 160e6, 500e6, 1.6e9)
 KEPT = 2
-TIE = 1e-3
-"""Relative difference of time or energy that decides nothing: where the DRAM sets the time many tilings are as fast, and differ in what they move."""
+TIE = 1e-2
+"""Relative difference of time that decides nothing: less than the model tells apart, while what equally fast tilings move may differ by a factor of two."""
 _A = {name: i for i, name in enumerate(Architecture._fields)}
 _ARCHITECTURE, _LAYER, _TILING, _TRAFFIC = (len(kind._fields) for kind in (Architecture, LoweredLayer, Tiling, Traffic))
 _BANKS = (_A["activation_words"], _A["weight_words"], _A["output_words"])
@@ -206,9 +206,9 @@ def _keep(groups, rough, members, first, count, merits, kept_each, best, marked)
 
 
 @njit(cache=True)
-def _choose(groups, best, row_of, merits, moved, wanted, choice):
-    """choice [groups, layers, clocks]: at the `wanted` clocks the row of least merit [rows, clocks]; of those that come as near to it as `TIE` the one
-    that moves the fewest bytes [rows], the first of equals."""
+def _choose(groups, best, row_of, merits, moved, tie, wanted, choice):
+    """choice [groups, layers, clocks]: at the `wanted` clocks the row of least merit [rows, clocks]; of those that come as near to it as `tie` (relative)
+    the one that moves the fewest bytes [rows], the first of equals."""
     for g in range(groups.shape[0]):
         for j in range(best.shape[1]):
             for c in range(merits.shape[1]):
@@ -223,7 +223,7 @@ def _choose(groups, best, row_of, merits, moved, wanted, choice):
                     if best[g, j, i] < 0:
                         break
                     row = row_of[best[g, j, i], groups[g, 1]]
-                    if merits[row, c] <= least * (1 + TIE) and moved[row] < fewest:
+                    if merits[row, c] <= least * (1 + tie) and moved[row] < fewest:
                         fewest = moved[row]
                         choice[g, j, c] = row
 
@@ -288,7 +288,7 @@ def search(
         energy = extra_j + timed * per_s
         timed = energy if objective == 1 else energy * timed
     choice = np.full((len(groups), len(layers), len(CLOCKS_HZ)), -1, dtype=np.int32)
-    _choose(groups, best, row_of, timed, use.read_bytes + use.write_bytes, wanted, choice)
+    _choose(groups, best, row_of, timed, use.read_bytes + use.write_bytes, 0.0 if objective else TIE, wanted, choice)
 
     # Only what is used goes on.
     used, again = np.unique(choice, return_inverse=True)

@@ -243,14 +243,14 @@ def test_a_free_memory_takes_neither_time_nor_energy():
 
 
 def test_objectives_choose_what_they_name():
-    tasks = [Task(shape=shape, batch=1) for shape in load_network("alexnet").layers]
+    tasks = [Task(shape=shape, batch=1) for shape in load_network("mobilenet_v1").layers]
     found = {name: evaluated(tasks, space().architectures(), conditions(objective=name))[0].values for name in ("latency", "energy", "edp")}
     dram = [f"dram_{part}_energy_j" for part in ("core", "io", "phy", "background", "refresh")]
     parts = [QUANTITIES.index(name) for name in ("core_energy_j", "memory_side_energy_j", *dram)]
     latency = {name: v[..., 0] for name, v in found.items()}
     energy = {name: v[..., parts].sum(axis=-1) for name, v in found.items()}
     for name in found:  # chosen at the nearest of a list of clocks and with one architecture's energies, and clocks here lie beyond the list
-        assert latency["latency"].sum() <= latency[name].sum() * 1.01
+        assert latency["latency"].sum() <= latency[name].sum() * 1.01 * (1 + TIE)
         assert energy["energy"].sum() <= energy[name].sum() * 1.001
         assert (energy["edp"] * latency["edp"]).sum() <= (energy[name] * latency[name]).sum() * 1.01
     assert np.any(energy["energy"] < energy["latency"])
