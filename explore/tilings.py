@@ -79,7 +79,7 @@ class Searched:
 
 
 @njit(cache=True)
-def _slot(keys, key):
+def _slot(keys: NDArray, key: int) -> int:
     """Place of `key` in an open-addressed table, or of the free place (-1) where it belongs."""
     place = (key * 0x9E3779B1) & (len(keys) - 1)
     while keys[place] != -1 and keys[place] != key:
@@ -88,7 +88,7 @@ def _slot(keys, key):
 
 
 @njit(cache=True)
-def _enumerate(variants, layers, first, count):
+def _enumerate(variants: NDArray, layers: NDArray, first: NDArray, count: NDArray) -> tuple[NDArray, NDArray, NDArray, NDArray]:
     """All legal tilings of each of `variants` [variants, fields of Architecture] and layer, different ones numbered in the order they are found.
 
     Returns members (tiling numbers; those of a variant and layer are first[v, j] to first[v, j] + count[v, j] - 1), and of each tiling number
@@ -127,7 +127,7 @@ def _enumerate(variants, layers, first, count):
 
 
 @njit(cache=True)
-def _rough_s(a, n, core_s, memory_s, byte_s):
+def _rough_s(a: Architecture, n: Traffic, core_s: float, memory_s: float, byte_s: float) -> float:
     """About how long a layer takes: its busiest part, the first load and last store, and something for each COMPUTE."""
     word, weight_word, beat = a.lanes * a.activation_bits / 8, a.lanes * a.weight_bits / 8, a.axi_bytes
     side_by_side = max(1.0, min(beat // weight_word, a.cols))
@@ -144,7 +144,7 @@ def _rough_s(a, n, core_s, memory_s, byte_s):
 
 
 @njit(cache=True)
-def _measured(numbers, layers, tilings, of, alike, traffic):
+def _measured(numbers: NDArray, layers: NDArray, tilings: NDArray, of: NDArray, alike: NDArray, traffic: NDArray) -> None:
     """Fill traffic [rows, fields] of rows of (architecture, layer, tiling): numbers, layers [rows, fields], and tiling of[row] of `tilings`.
 
     Rows lie side by side if they are of one tiling; those of them that are `alike` differ in their post lanes at most, and are measured once.
@@ -165,7 +165,7 @@ def _measured(numbers, layers, tilings, of, alike, traffic):
 
 
 @njit(cache=True)
-def _merits(numbers, traffic, memory_s, byte_s, rough_hz, merits):
+def _merits(numbers: NDArray, traffic: NDArray, memory_s: float, byte_s: float, rough_hz: NDArray, merits: NDArray) -> None:
     """Fill merits [rows, clocks + 1]: rough times, then bytes moved."""
     for row in range(len(numbers)):
         a, n = Architecture(*to_fixed_tuple(numbers[row], _ARCHITECTURE)), Traffic(*to_fixed_tuple(traffic[row], _TRAFFIC))
@@ -177,7 +177,9 @@ def _merits(numbers, traffic, memory_s, byte_s, rough_hz, merits):
 
 
 @njit(cache=True)
-def _keep(groups, rough, members, first, count, merits, kept_each, best, marked):
+def _keep(
+    groups: NDArray, rough: NDArray, members: NDArray, first: NDArray, count: NDArray, merits: NDArray, kept_each: int, best: NDArray, marked: NDArray
+) -> None:  # fmt: skip
     """best [groups, layers, kept]: of each group (variant, structure) the tilings of least merit, -1 filled; marked [tilings, structures].
 
     merits [tilings, rough structures, clocks + 1]; rough [structures]: which of the rough structures each is.
@@ -206,7 +208,9 @@ def _keep(groups, rough, members, first, count, merits, kept_each, best, marked)
 
 
 @njit(cache=True)
-def _choose(groups, best, row_of, merits, moved, tie, wanted, choice):
+def _choose(
+    groups: NDArray, best: NDArray, row_of: NDArray, merits: NDArray, moved: NDArray, tie: float, wanted: NDArray, choice: NDArray
+) -> None:  # fmt: skip
     """choice [groups, layers, clocks]: at the `wanted` clocks the row of least merit [rows, clocks]; of those that come as near to it as `tie` (relative)
     the one that moves the fewest bytes [rows], the first of equals."""
     for g in range(groups.shape[0]):
@@ -284,6 +288,7 @@ def search(
     timed = np.zeros((len(of), len(CLOCKS_HZ)))
     times_at(rows.arrays(layers), wanted, memory_s, k, timed)
     if objective > 0:
+        assert energies is not None
         extra_j, per_s = energies(rows)
         energy = extra_j + timed * per_s
         timed = energy if objective == 1 else energy * timed
