@@ -226,7 +226,7 @@ def _cycle_row(config: AcceleratorConfig, run: Run, result: RunResult) -> dict:
 
 
 def source_commit() -> str:
-    """The commit of the source tree, with `-dirty` if it was changed since, measured tables apart; `unknown` outside a git checkout."""
+    """The commit of the source tree, with `-dirty` if it was changed since, measured tables and documents apart; `unknown` outside a git checkout."""
 
     def git(*arguments: str) -> str:
         run = subprocess.run(["git", *arguments], cwd=Path(__file__).parents[1], capture_output=True, text=True, timeout=30, check=True)
@@ -234,7 +234,7 @@ def source_commit() -> str:
 
     try:
         commit = git("rev-parse", "--short=12", "HEAD")
-        changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!flow/tables")
+        changed = git("status", "--porcelain", "--untracked-files=no", "--", ".", ":!flow/tables", ":!docs", ":!*.md")
     except (OSError, subprocess.SubprocessError):
         return "unknown"
     return f"{commit}-dirty" if changed else commit
