@@ -4,6 +4,9 @@
 set -euo pipefail
 venv=$1
 
+exec 9<"$0"
+flock 9  # one set-up at a time: another waits and finds everything done
+
 # Debian packages: what each command below comes from.
 declare -A package=([g++]=g++ [perl]=perl [make]=make [sta]=opensta [ngspice]=ngspice [iverilog]=iverilog)
 missing=()
