@@ -160,7 +160,7 @@ class Architectures:
     def __len__(self) -> int:
         return len(self.values["rows"])
 
-    def __getitem__(self, chosen: slice | list[int] | NDArray) ->  "Architectures":
+    def __getitem__(self, chosen: slice | list[int] | NDArray) -> "Architectures":
         """Those chosen by a slice, a mask or indices."""
         return Architectures(values={name: value[chosen] for name, value in self.values.items()}, index=self.index[chosen])
 

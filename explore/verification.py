@@ -21,10 +21,10 @@ from fit.estimation import CORNER, select
 from fit.model import NORMAL_90, Comparison, ErrorSummary, FittedModel, read_model
 from fit.validation import compare, design_errors
 from flow.cache import DEFAULT_CACHE
-from flow.characterize import measure_shard, table_corners
+from flow.characterize import kept_shard, table_corners
 from flow.layer_simulation import simulate_layer
 from flow.plan import Plan
-from flow.shards import SUFFIX, Shard, read_shard, shard_inputs, stale_inputs, write_shard
+from flow.shards import SUFFIX, Shard, read_shard, shard_inputs, stale_inputs
 from flow.simulation import emit_rtl
 from flow.table import CORNER_COLUMNS
 from flow.tech import Technology
@@ -149,20 +149,15 @@ def characterized(
         corner for corner in table_corners(technology)
         if (corner.process, corner.temperature_c, corner.back_bias_v) == (own.process, own.temperature_c, own.back_bias_v)
     )  # fmt: skip
-    path = folder / f"{point.config.name}{SUFFIX}"
+    if measured:
+        corners += (own,) * (own not in corners)
+        return kept_shard(point.config, plan, technology, corners, folder, cache=cache, command=command)
     try:
-        kept = read_shard(path)
+        kept = read_shard(folder / f"{point.config.name}{SUFFIX}")
     except ConfigError:
-        kept = None
-    if not measured:
-        inputs = shard_inputs(point.config, plan, technology, emit_rtl(point.config, cache=cache).content_hash) if kept else {}
-        return kept if kept and not stale_inputs(kept, inputs) else None
-    corners += (own,) * (own not in corners)
-    found = measure_shard(point.config, plan, technology, corners, cache, [kept.inputs] if kept else [], command)
-    if isinstance(found, int):
-        return kept
-    write_shard(found, folder)
-    return found
+        return None
+    inputs = shard_inputs(point.config, plan, technology, emit_rtl(point.config, cache=cache).content_hash)
+    return None if stale_inputs(kept, inputs) else kept
 
 
 def shard_errors(model: FittedModel, shard: Shard) -> pd.DataFrame:

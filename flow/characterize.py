@@ -66,7 +66,7 @@ def characterize(
     with _cluster(workers, scheduler) as client:
         futures, failed = {}, []
         for design in designs:
-            known = tuple(known_inputs(source / f"{design.name}{SUFFIX}") for source in sources[design.name])
+            known = tuple(_known_inputs(source / f"{design.name}{SUFFIX}") for source in sources[design.name])
             task = client.submit(
                 measure_shard, design, plan, technology, corners, Path(cache), known, command, pure=False, key=f"design-{design.name}"
             )
@@ -153,7 +153,19 @@ def measure_shard(
     return Shard(design=config.name, corners=rows, paths=paths, cycles=cycles, commit=source_commit(), command=command, tools=tools, inputs=inputs)
 
 
-def known_inputs(path: Path) -> dict[str, str]:
+def kept_shard(
+    config: AcceleratorConfig, plan: Plan, technology: Technology, corners: Sequence[Corner], folder: Path, *, cache: Path = DEFAULT_CACHE, command: str = ""
+) -> Shard:  # fmt: skip
+    """The shard of a design in `folder`, measured and kept there first unless it is fresh."""
+    path = folder / f"{config.name}{SUFFIX}"
+    found = measure_shard(config, plan, technology, corners, cache, [_known_inputs(path)], command)
+    if isinstance(found, int):
+        return read_shard(path)
+    write_shard(found, folder)
+    return found
+
+
+def _known_inputs(path: Path) -> dict[str, str]:
     """What the shard at `path` was measured on; nothing if there is none, or a broken one."""
     try:
         return read_shard(path).inputs

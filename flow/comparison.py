@@ -7,19 +7,19 @@ that what is compared is of one kind. Tables of all rows and paths lie in `--tab
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 import click
 
 from flow.cache import DEFAULT_CACHE
-from flow.characterize import known_inputs, measure_shard
+from flow.characterize import kept_shard
 from flow.corner import Corner
 from flow.files import write_text_whole, write_whole
 from flow.liberty_text import read_text
 from flow.plan import Plan, load_plan
-from flow.shards import SUFFIX, Shard, assemble, read_shard, write_shard
+from flow.shards import Shard, assemble
 from flow.tech import Technology, load_technology, read_corner
 from hw.errors import ConfigError, ToolError
 
@@ -57,9 +57,9 @@ def present(technology: Technology, patterns: Sequence[str] = ("*",)) -> tuple[T
     """The technology with flip-flops for memories and the corners to measure: those whose files exist and whose names match one of `patterns`, and
     the one that synthesis maps for; None without its files. And the names of the other corners, with the reason."""
     kept, missing = [], {}
-    nominal = technology.library_corner(technology.nominal_corner())
+    nominal = technology.liberty_corner(technology.nominal_corner())
     for known in technology.known_corners:
-        name = _corner_name(known.at_sram(known.vdd_v))
+        name = known.at_sram(known.vdd_v).logic_name
         if not all(Path(file).is_file() for file in known.liberty):
             missing[name] = "its files were not found"
         elif known != nominal and not any(fnmatchcase(name, pattern) for pattern in patterns):
@@ -75,10 +75,7 @@ def measure(
     """The first design of `plan` in `technology`, as returned by `present`, at all its corners: from its shard in `<folder>/<technology>` if that was
     measured on the same design, plan, RTL and technology, else measured and kept there."""
     corners = tuple(known.at_sram(known.vdd_v) for known in technology.corners)
-    kept = folder / technology.name / f"{plan.designs[0].name}{SUFFIX}"
-    found = measure_shard(plan.designs[0], plan, technology, corners, cache, (known_inputs(kept),), command)
-    shard = found if isinstance(found, Shard) else read_shard(kept)
-    write_shard(shard, kept.parent)
+    shard = kept_shard(plan.designs[0], plan, technology, corners, folder / technology.name, cache=cache, command=command)
     return Measured(technology=technology, points=points(shard, plan), shard=shard, missing=missing or {})
 
 
@@ -89,7 +86,7 @@ def points(shard: Shard, plan: Plan) -> tuple[Point, ...]:
     useful = macs / shard.cycles[0]["multiplier_uses"]
     workload = plan.activity[0].name
     for whole in (row for row in shard.corners if row["block"] == _WHOLE):
-        corner = Corner(**{name: whole[name] for name in ("process", "vdd_v", "temperature_c", "back_bias_v", "sram_vdd_v")})
+        corner = Corner(**{field.name: whole[field.name] for field in fields(Corner)})
         here = [r for r in shard.corners if r["workload"] == workload and r["block"] != _WHOLE and all(r[n] == whole[n] for n in vars(corner))]
         core = [row for row in here if row["domain"] == "core"]
         elements = _elements(here)
@@ -193,16 +190,11 @@ def _nominal_rows(measured: Sequence[Measured]) -> list[str]:
     for one, p in zip(measured, chosen, strict=True):
         nand2_um2 = _nand2_um2(one.technology)
         rows.append(
-            f"| {p.technology} | {_corner_name(p.corner)} | {p.fmax_hz / 1e6:.4g} | {p.energy_per_mac_j * 1e12:.4g} | {p.leakage_w * 1e6:.4g} "
+            f"| {p.technology} | {p.corner.logic_name} | {p.fmax_hz / 1e6:.4g} | {p.energy_per_mac_j * 1e12:.4g} | {p.leakage_w * 1e6:.4g} "
             f"| {p.area_um2 / 1e6:.4g} | {p.area_um2 / nand2_um2:.0f} | {p.fmax_hz / chosen[0].fmax_hz:.3g} "
             f"| {p.energy_per_mac_j / chosen[0].energy_per_mac_j:.3g} |"
         )
     return rows
-
-
-def _corner_name(corner: Corner) -> str:
-    """Without the memories' supply, which is the logic's."""
-    return str(corner).rsplit("_", 1)[0]
 
 
 def _nand2_um2(technology: Technology) -> float:
@@ -213,7 +205,7 @@ def _source_rows(measured: Sequence[Measured]) -> list[str]:
     rows = ["| technology | corner | Liberty file | sha256 |", "| --- " * 4 + "|"]
     for one in measured:
         for known in one.technology.corners:
-            corner = _corner_name(known.at_sram(known.vdd_v))
+            corner = known.at_sram(known.vdd_v).logic_name
             rows += [f"| {one.technology.name} | {corner} | {_plain_name(Path(file))} | {liberty_hash(Path(file))} |" for file in known.liberty]
         rows += [f"| {one.technology.name} | {name} | not measured: {why} | |" for name, why in one.missing.items()]
     return rows
@@ -271,9 +263,10 @@ def main(names: tuple[str, ...], patterns: tuple[str, ...], plan: str, out: Path
     command = " ".join(["python -m flow.comparison", *options]) if options else "make comparison"
     measured, absent = [], []
     for name in chosen:
-        technology, missing = present(load_technology(name), patterns or ("*",))
+        known = load_technology(name)
+        technology, missing = present(known, patterns or ("*",))
         if technology is None:
-            absent.append(f"{load_technology(name).name}: the files of its nominal corner were not found; set PDK_ROOT to the folder of installed PDKs")
+            absent.append(f"{known.name}: the files of its nominal corner were not found; set PDK_ROOT to the folder of installed PDKs")
             click.echo(f"comparison: {absent[-1]}", err=True)
             continue
         click.echo(f"comparison: {technology.name}, {len(technology.corners)} corners", err=True)

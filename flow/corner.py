@@ -29,6 +29,11 @@ class Corner:
             f"{'-' if self.back_bias_v < 0 else '+'}{_digits(abs(self.back_bias_v))}bb_{_digits(self.sram_vdd_v)}vsram"
         )
 
+    @property
+    def logic_name(self) -> str:
+        """The name without the memories' supply, of which the logic knows nothing."""
+        return str(self).rsplit("_", 1)[0]
+
     @staticmethod
     def parse(text: str) -> "Corner":
         """The corner that `str` names `text`; raises `ConfigError` for any other text."""

@@ -71,7 +71,10 @@ def _layout_rows(design: MappedDesign, layout: str, traces: Sequence[Trace], ins
     loads = design.loads(mapped)
     technology = design.technology
     identity = _identity(design.config, technology, layout)
-    skew = technology.placement.clock_skew_fraction if layout == "placed" and technology.placement else 0.0
+    skew = 0.0
+    if layout == "placed":
+        assert technology.placement is not None  # else nothing could be placed
+        skew = technology.placement.clock_skew_fraction
     rows: list[dict] = []
     latency_s: dict[Corner, dict[str, float]] = {corner: {} for corner in design.corners}
     wholes, paths = [], []

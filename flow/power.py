@@ -87,7 +87,7 @@ class PowerModel:
         missing = [t.name for t in netlist.types if t.name not in library.cells]
         if missing:
             raise ToolError(f"library {library.name} must hold the cells {', '.join(missing)} of netlist {netlist.name}; use one library family")
-        self.netlist, self.library = netlist, library
+        self.netlist, self.liberty = netlist, library
         self.network = clock_network(netlist, clocks)
         own_load_f = self._loads(output_load_f, wire_cap_f)
         self.load_f = own_load_f + np.broadcast_to(outside_load_f, netlist.nets)[:, None]
@@ -105,7 +105,7 @@ class PowerModel:
             raise ToolError(f"wire_cap_f must be a number or an array of {netlist.nets} numbers of at least 0, not {wire.shape} (netlist {netlist.name})")
         load = np.broadcast_to(wire, netlist.nets)[:, None] + np.zeros(2)
         for edge, name in ((FALL, "fall_capacitance_f"), (RISE, "rise_capacitance_f")):
-            caps = [[getattr(self.library.cells[t.name].pins[p], name) for p in t.inputs] + [0.0] * len(t.outputs) for t in netlist.types]
+            caps = [[getattr(self.liberty.cells[t.name].pins[p], name) for p in t.inputs] + [0.0] * len(t.outputs) for t in netlist.types]
             np.add.at(load[:, edge], netlist.pin_net, np.concatenate([np.zeros(0), *(caps[k] for k in netlist.cell_type)]))
         for port in netlist.ports.values():
             if not port.is_source:
@@ -120,7 +120,7 @@ class PowerModel:
             if port.is_source:
                 slews[port.nets] = clock_slew_s if port.name in clocks else input_slew_s
         slews[: CONST1 + 1] = np.nan
-        tables, entries = slew_entries(netlist, self.library)
+        tables, entries = slew_entries(netlist, self.liberty)
         inputs = self._per_cell([len(t.inputs) for t in netlist.types])
         done = outside = 0
         # The clock network goes first: the order of the netlist does not pass through the clock pins of flops.
@@ -135,7 +135,7 @@ class PowerModel:
     def _energies(self) -> tuple[np.ndarray, ...]:
         """Energy of each edge and move, whether outside its table, and whether it has none; flat as in a profile."""
         netlist, places = self.netlist, layout(self.netlist)
-        tables, edges, arcs, uncovered = energy_entries(netlist, self.library)
+        tables, edges, arcs, uncovered = energy_entries(netlist, self.liberty)
         inputs = self._per_cell([len(t.inputs) for t in netlist.types])
         found = []
         for entries, start in ((edges, places.edge_start), (arcs, places.arc_start)):
@@ -149,7 +149,7 @@ class PowerModel:
 
     def clock_latency_s(self) -> float:
         """Longest delay from a clock port through buffers and clock gates to a flop or black box, rising edges, without the wires' own resistance."""
-        netlist, library = self.netlist, self.library
+        netlist, library = self.netlist, self.liberty
         arrival = np.full(netlist.nets, np.nan)
         for name in self.network.ports:
             arrival[netlist.ports[name].nets] = 0.0
@@ -173,7 +173,7 @@ class PowerModel:
     ) -> PowerResult:
         """The power of `profile`. Raises `ToolError` when too few nets are annotated or too many look-ups are extrapolated or have no table."""
         netlist = self.netlist
-        where = f"netlist {netlist.name}, phase {profile.phase}, library {self.library.name}"
+        where = f"netlist {netlist.name}, phase {profile.phase}, library {self.liberty.name}"
         if profile.netlist != netlist.name or len(profile.duty) != netlist.nets or len(profile.state_probability) != len(self.state_leakage_w):
             raise ToolError(f"profile must be of netlist {netlist.name}, not of {profile.netlist} ({where})")
         if profile.annotated_fraction < min_annotated_fraction:
@@ -205,7 +205,7 @@ class PowerModel:
         by_cell_w = np.bincount(state_cell, state_w, netlist.cells)
         classes = self._classes(profile.clock_nets)
         return PowerResult(
-            library=self.library.name, vdd_v=self.library.vdd_v, temperature_c=self.library.temperature_c, phase=profile.phase, cycles=profile.cycles,
+            library=self.liberty.name, vdd_v=self.liberty.vdd_v, temperature_c=self.liberty.temperature_c, phase=profile.phase, cycles=profile.cycles,
             internal_per_cycle_j=float(internal), switching_per_cycle_j=switching["input"] + switching["data"],
             clock_internal_per_cycle_j=float(clock_internal), clock_switching_per_cycle_j=switching["clock"], leakage_w=float(state_w.sum()),
             internal_by_class_j={name: float(by_cell_j[mask].sum()) for name, mask in classes.items()}, switching_by_net_j=switching,

@@ -120,12 +120,12 @@ class Technology(Settings):
             raise ValueError(f"a list of corners that differ, not with {twice[0]} twice")
         return self
 
-    def library_corner(self, corner: Corner) -> LibraryCorner:
+    def liberty_corner(self, corner: Corner) -> LibraryCorner:
         """The characterized corner that `corner` needs (the SRAM's voltage does not matter); raises `ConfigError` if there is none."""
         for known in self.known_corners:
             if known.at_sram(corner.sram_vdd_v) == corner:
                 return known
-        names = ", ".join(str(known.at_sram(known.vdd_v)).rsplit("_", 1)[0] for known in self.known_corners)
+        names = ", ".join(known.at_sram(known.vdd_v).logic_name for known in self.known_corners)
         raise ConfigError(f"corner must be one that technology {self.name} has Liberty for, not {corner}; it has {names}")
 
     def sram_file(self) -> Path:
@@ -225,7 +225,7 @@ def liberty_files(technology: Technology, corner: Corner, *, cache: Path = DEFAU
     """
     if technology.interpolate and not any(known.at_sram(corner.sram_vdd_v) == corner for known in technology.known_corners):
         return (_between(technology, corner, cache),)
-    known = technology.library_corner(corner)
+    known = technology.liberty_corner(corner)
     texts = []
     for file in known.liberty:
         path = Path(file)
@@ -311,7 +311,7 @@ def examine(technology: Technology, *, cache: Path = DEFAULT_CACHE) -> list[Corn
                 raise ConfigError(f"cells.{role} must be a cell of every corner, not {cell!r}, which {corner} lacks ({library.source})")
         rows.append(
             CornerSummary(
-                corner=str(corner).rsplit("_", 1)[0], cells=len(library.cells), fo4_s=liberty.fo4_s(library, technology.cells.inverter),
+                corner=corner.logic_name, cells=len(library.cells), fo4_s=liberty.fo4_s(library, technology.cells.inverter),
                 nand2_leakage_w=library.cells[technology.cells.nand2].leakage_w,
             )
         )  # fmt: skip

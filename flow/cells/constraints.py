@@ -103,7 +103,7 @@ def _race(bench: Bench, sweep: Sweep, clock: str, output: str, race: Race) -> np
 
     def in_time(at: tuple[int, int], measured: Measured, tried: Point) -> bool:
         i = at[axis_of_mover]
-        usual = ample[i].crossing_s[output] - ample_points[i].ramp(mover).at_s if  race.moves else 0.0
+        usual = ample[i].crossing_s[output] - ample_points[i].ramp(mover).at_s if race.moves else 0.0
         return _works(bench, measured, output, race.result, moves=race.moves, since_s=tried.ramp(mover).at_s, usual_s=usual)
 
     def verdicts(indices: Sequence[tuple[int, int]], steps: Sequence[int], label: str) -> list[bool]:
@@ -157,7 +157,8 @@ def _width(bench: Bench, sweep: Sweep, output: str, pulse: Pulse, label: str) ->
 
     def since_s(p: Point) -> float:
         ramp = p.ramp(pulse.pin)
-        return ramp.back_s if pulse.late and ramp.back_s is not None else ramp.at_s
+        assert ramp.back_s is not None  # a pulse
+        return ramp.back_s if pulse.late else ramp.at_s
 
     ample_point = point(2 * _AMPLE_FO4 * fo4 + least * raster_s, must_settle=True)
     (ample,) = bench.run([ample_point], label=f"{label}_ample", initial=state)
@@ -216,7 +217,9 @@ def _search(
     for n in range(64):
         which = [i for i, bracket in enumerate(brackets) if not bracket.done]
         if not which:
-            return [bracket.works for bracket in brackets if bracket.works is not None]
+            works = [bracket.works for bracket in brackets if bracket.works is not None]
+            assert len(works) == len(brackets), "a bracket that is done has both ends"
+            return works
         outcome = verdicts(which, [trials[i] for i in which], str(n))
         for i, passed in zip(which, outcome, strict=True):
             brackets[i] = replace(brackets[i], **{"works" if passed else "fails": trials[i]})
