@@ -137,14 +137,20 @@ def _unevenness(pixels: int, block: int, issue: float, drain: float) -> float:
 
 @njit(cache=True)
 def layer_cycles(
-    a: Architecture, l: LoweredLayer, t: Tiling, n: Traffic, dram: DramTimes, core_period_s: float, mem_period_s: float, k: Coefficients  # noqa: E741
+    a: Architecture, l: LoweredLayer, t: Tiling, n: Traffic, dram: DramTimes, core_period_s: float, mem_period_s: float, k: Coefficients,  # noqa: E741
+    copied_words: float = 0.0, copies: float = 0.0,
 ) -> LayerCycles:  # fmt: skip
-    """`LayerCycles` of one layer, tiling (legal, with its traffic) and pair of clock periods; callable from other kernels."""
+    """`LayerCycles` of one layer, tiling (legal, with its traffic) and pair of clock periods; callable from other kernels.
+
+    Of a layer whose output stays on chip, so many words are copied by so many COPYs, which the load engine does before the loads of the step two behind.
+    """
     core, memory = core_period_s, mem_period_s
-    p, count = plan(a, l, t), instruction_counts(a, l, t, n)
+    p, count = plan(a, l, t), instruction_counts(a, l, t, n, copies)
     steps, tiles, beat = float(n.computes), float(n.output_tiles), float(a.axi_bytes)
     load_latency = k.load_latency_core * core + k.load_latency_memory * memory + dram.latency_s
     store_latency = k.store_latency_core * core + k.store_latency_memory * memory  # a write is answered when the controller has it
+    if count.stores == 0:
+        store_latency = 0.0
 
     # All transfers of the layer.
     word, weight_word = a.lanes * a.activation_bits / 8, a.lanes * a.weight_bits / 8
@@ -175,9 +181,10 @@ def layer_cycles(
     issue, drain = n.pixel_steps / steps, n.pixel_drains / steps
     compute = (max(issue, drain) * _unevenness(t.tile_h * t.tile_w, a.acc_depth, issue, drain) + k.step) * core
     busy = compute + (min(issue, drain) / max(1.0, n.blocks / steps) + k.tail) * core
-    store, tile_stores = outputs.service_s / tiles, count.stores / tiles
+    store, tile_stores = outputs.service_s / tiles, max(1.0, count.stores / tiles)
+    copying = (copied_words + k.load_instruction * copies) * core / tiles
     store_pause = max(0.0, store_latency - store / tile_stores) / STORES_OPEN * tile_stores
-    storing, stored = (store + store_pause) * tiles / steps, (busy + store + store_latency) / 2 * tiles / steps
+    storing, stored = (store + store_pause) * tiles / steps, (busy + store + store_latency + copying) / 2 * tiles / steps
     dispatch = k.dispatch * n.instructions / steps * core
     program_s = max(n.program_read_bytes / beat * max(core, memory), dram.program_s * k.dram)
     ahead = min(1.0, _program_window(a.rows) / n.instructions)
@@ -212,7 +219,7 @@ def layer_cycles(
             behind = behind_fill if tile_share > 0 else 0.0
             gap = k.load_gap * max(0.0, load_latency - service / max(waits, 1.0))
             pauses = (1 - behind) * waits * gap + behind * (max(0.0, load_latency - last_fill_s) + max(0.0, waits - 1) * gap)
-            loads = service + fill_s * tile_share + k.program * fetch
+            loads = service + fill_s * tile_share + k.program * fetch + copying * tiles / steps
             chain = busy + loads + max(pauses, min(1.0, waits) * load_latency) if has_inner or has_piece else 0.0
             bounds = (
                 compute, loads + pauses, storing, max(bus, mixed * dram_s), dispatch, stored, chained * chain - (2 * chained - 1) * plain
@@ -233,5 +240,5 @@ def layer_cycles(
     pauses = max(0.0, waits * k.load_gap * max(0.0, load_latency - first / waits) - load_latency)
     total += k.start * core + load_latency + max(load_latency, ahead * program_s) + first + pauses
     last_pause = store_pause * max(0.0, 1 - STORES_OPEN / tile_stores)
-    total += busy + store + last_pause + store_latency
+    total += busy + store + last_pause + store_latency + copying
     return LayerCycles(total / core, steps * compute / core, (total - steps * compute) / core, bound)

@@ -36,8 +36,8 @@ class Instructions(NamedTuple):
     stores: float
 
 
-def instructions(a: Architecture, l: LoweredLayer, t: Tiling, n: Traffic) -> Instructions:  # noqa: E741
-    """`Instructions` of a layer; numbers or arrays that broadcast.
+def instructions(a: Architecture, l: LoweredLayer, t: Tiling, n: Traffic, copies: float = 0) -> Instructions:  # noqa: E741
+    """`Instructions` of a layer of whose instructions so many are COPYs; numbers or arrays that broadcast.
 
     There is a STORE for every working stripe of every tile, and a FILL for the rows of every stripe above and below the image
     and for the columns of every tile beside it.
@@ -46,13 +46,13 @@ def instructions(a: Architecture, l: LoweredLayer, t: Tiling, n: Traffic) -> Ins
     left = l.out_h - (y_tiles - 1) * a.rows * t.tile_h
     tile_h = np.minimum(t.tile_h, -(-left // a.rows))
     stripes = (y_tiles - 1) * a.rows + np.minimum(a.rows, -(-left // tile_h))  # the last row of tiles is shared out again
-    stores = stripes * x_tiles * n.output_tiles / (y_tiles * x_tiles)
+    stores = stripes * x_tiles * n.output_tiles / (y_tiles * x_tiles) * (n.output_runs > 0)  # what stays on chip is not stored
     weights = l.product * n.weight_loads + (l.product == 0) * n.weight_runs
     below = (l.out_h - 1) * l.stride_h + (l.kernel_h - 1) * l.dilation + 1 - l.pad_top - l.in_h
     beside = (l.out_w - 1) * l.stride_w + (l.kernel_w - 1) * l.dilation + 1 - l.pad_left - l.in_w
     rows = np.minimum(stripes, -(-l.pad_top // (l.stride_h * t.tile_h))) + np.minimum(stripes, -(-np.maximum(below, 0) // (l.stride_h * t.tile_h)))
     columns = np.minimum(x_tiles, -(-l.pad_left // (l.stride_w * t.tile_w))) + np.minimum(x_tiles, -(-np.maximum(beside, 0) // (l.stride_w * t.tile_w)))
-    both = n.instructions - 1 - n.computes - weights - n.parameter_runs - stores
+    both = n.instructions - 1 - n.computes - weights - n.parameter_runs - stores - copies
     fills = (rows / y_tiles + columns / x_tiles) * n.activation_loads
     loads = np.minimum(np.maximum(both - fills, n.activation_loads), n.activation_runs)
     return Instructions(loads, both - loads, weights, stores)
@@ -80,17 +80,19 @@ def dram_times(part: DramPart | None, a: Architecture, l: LoweredLayer, t: Tilin
 
 
 def dram_use(
-    part: DramPart, a: Architecture, l: LoweredLayer, t: Tiling, n: Traffic, controller: DramController | None = None, *, channels: int = 1  # noqa: E741
+    part: DramPart, a: Architecture, l: LoweredLayer, t: Tiling, n: Traffic, controller: DramController | None = None, *, channels: int = 1,  # noqa: E741
+    found: int | NDArray = 0, unstored: int | NDArray = 0,
 ) -> tuple[DramTimes, DramUse]:  # fmt: skip
     """`DramTimes` and `DramUse` of a layer's traffic over `channels`. Fields are numbers or arrays that broadcast.
 
     A run takes whole DRAM bursts and AXI beats. Runs of one tile lie a row or a plane apart, so that several of them share a page: what
-    `hw.dram.dram_transfer` calls a run is all that is read of a page before the next one.
+    `hw.dram.dram_transfer` calls a run is all that is read of a page before the next one. `found`: operands that are on chip and are not loaded;
+    `unstored`: 1 where the output stays on chip only.
     """
     # What a run costs in bytes of whole bursts and beats is what it would move over a port as wide as the larger of both.
     bursts = measure_arrays(a._replace(axi_bytes=np.maximum(a.axi_bytes, part.burst_bytes)), l, t)
-    loads, weights, parameters = bursts.activation_read_bytes, bursts.weight_read_bytes, bursts.parameter_read_bytes
-    stores = np.asarray(bursts.output_write_bytes)
+    loads = bursts.activation_read_bytes * (l.operands - found) // l.operands
+    weights, parameters, stores = bursts.weight_read_bytes, bursts.parameter_read_bytes, np.asarray(bursts.output_write_bytes) * (1 - unstored)
     queued = (controller or DramController()).queue_bursts * part.burst_bytes
     waited_for = np.maximum(0, 1 - queued / np.maximum(stores, 1))  # what the queue has taken at the end is not waited for
     count = instructions(a, l, t, n)
@@ -98,8 +100,10 @@ def dram_use(
     rows_in = np.minimum(l.in_h, (np.asarray(t.tile_h) - 1) * l.stride_h + (l.kernel_h - 1) * l.dilation + 1)
     rows_out = np.minimum(l.out_h, np.asarray(t.tile_h))
     word_bytes = a.lanes * a.activation_bits / 8
-    load_pages = n.activation_loads * _pages(part, tile_loads, t.tile_c, l.in_plane_bytes, rows_in * np.asarray(l.in_row_bytes))
+    planes = t.tile_c * (l.operands - found) / l.operands
+    load_pages = (found < l.operands) * n.activation_loads * _pages(part, tile_loads, planes, l.in_plane_bytes, rows_in * np.asarray(l.in_row_bytes))
     store_pages = n.output_tiles * _pages(part, tile_stores, np.asarray(t.tile_k) / a.lanes, l.out_plane_bytes, rows_out * np.asarray(l.out_row_bytes))
+    store_pages = store_pages * (1 - unstored)
     # A product's weights are vectors of the second operand, a pass after the other; others lie in the order in which they are loaded.
     passes, plane = np.minimum(np.asarray(t.tile_k), l.k_per_group) / a.cols, l.k_per_group * word_bytes
     product_pages = l.product * n.weight_loads * _pages(part, np.maximum(1, passes), t.tile_c, plane, a.cols * word_bytes)
