@@ -1,19 +1,24 @@
 """Cycles of a layer in closed form: a pipeline of steps in which loading, computing and storing overlap.
 
-A step is one COMPUTE. With c the cycles in which it issues, b those until its outputs are written, l and s the times of its loads and
+A step is one COMPUTE. With c the cycles in which it issues, b those until its outputs are written, l and s the times of its n loads and of its
 stores, L and W the latencies of a load and a store, its period is the longest of
 
     c                         computing: of each block of pixels the longer of issuing it and draining the one before
-    l + pauses                the load engine, which has two instructions in hand: a load's latency hides behind one other load only
+    l + pauses                the load engine, which has two instructions in hand, so that half of L - l/n shows in each; behind padding see below
     s + pauses                the store engine, which has four
-    beats x clock, DRAM       the read port and the DRAM, the program's own fetch included
+    beats x clock, DRAM       the read port and the DRAM, the program's own fetch and turns of the bus for stores included
     dispatch x instructions   the sequencer
     (b + s + W) / 2           an output tile waits for the stores of the one two before
-    (b + l + L) / 2           loads wait for the COMPUTE two steps before; where only some steps have loads, (b + l + L) for those
+    (b + l + e) / 2           loads wait for the COMPUTE two steps before; where only some steps have loads, (b + l + e) for those
+
+    e = L + (L - l/n) x [loads of n after the first that wait: the third, fifth, ...]
+
+are what loads wait for that begin with an idle engine: so do those of the layer's first step, those that wait for a COMPUTE, and those behind padding,
+which hides its own length of the first L. In the first step L is that of closed rows, later that of rows which are mostly open.
 
 Steps of the first round over the inner loop may load more than later ones, which find tiles in the banks, and of the outer loop's tile,
 which is loaded ahead, not every step has a piece: these kinds of steps have periods of their own. The first loads, behind as much
-of the program as the sequencer holds, and the last store overlap nothing.
+of the program as the sequencer holds, and the last store overlap nothing. A refresh adds what of it the slack of two steps does not hide.
 
 Times are in seconds inside, because core, memory side and DRAM have clocks of their own; results in core cycles. The
 coefficients (`COEFFICIENTS`) are fitted on RTL counters; nothing here simulates or compiles. What kind of layer it is makes no
@@ -60,6 +65,8 @@ COEFFICIENTS = (
     Coefficient(name="dispatch", meaning="core cycles that the sequencer takes for an instruction", unit="cycles", start=5, high=20),
     Coefficient(name="program", meaning="share of the program's fetch that loads wait for", unit="share", start=0.3, high=2.0),
     Coefficient(name="dram", meaning="DRAM's time over its closed form", unit="1", start=1.0, high=2.0),
+    Coefficient(name="refresh", meaning="share of a refresh that the loads in hand do not hide", unit="share", start=0.4, high=1.0),
+    Coefficient(name="turn", meaning="share of STOREs for which the DRAM turns its bus", unit="share", start=0.3, high=1.0),
     Coefficient(name="run", meaning="memory cycles of a run besides its beats", unit="cycles", start=0.5, high=10),
 )
 
@@ -81,6 +88,8 @@ class Coefficients(NamedTuple):
     dispatch: float
     program: float
     dram: float
+    refresh: float
+    turn: float
     run: float
 
 
@@ -136,6 +145,13 @@ def _unevenness(pixels: int, block: int, issue: float, drain: float) -> float:
 
 
 @njit(cache=True)
+def _waits_after_first(loads: float) -> float:
+    """Of `loads` that begin with an idle engine, how many after the first wait for a latency: the third, fifth, ..., as two are in hand."""
+    pairs = max(0.0, loads - 1) // 2
+    return pairs + max(0.0, loads - 2 - 2 * pairs)
+
+
+@njit(cache=True)
 def layer_cycles(
     a: Architecture, l: LoweredLayer, t: Tiling, n: Traffic, dram: DramTimes, core_period_s: float, mem_period_s: float, k: Coefficients,  # noqa: E741
     copied_words: float = 0.0, copies: float = 0.0,
@@ -147,7 +163,8 @@ def layer_cycles(
     core, memory = core_period_s, mem_period_s
     p, count = plan(a, l, t), instruction_counts(a, l, t, n, copies)
     steps, tiles, beat = float(n.computes), float(n.output_tiles), float(a.axi_bytes)
-    load_latency = k.load_latency_core * core + k.load_latency_memory * memory + dram.latency_s
+    to_controller = k.load_latency_core * core + k.load_latency_memory * memory
+    load_latency, first_latency = to_controller + dram.usual_latency_s, to_controller + dram.latency_s
     store_latency = k.store_latency_core * core + k.store_latency_memory * memory  # a write is answered when the controller has it
     if count.stores == 0:
         store_latency = 0.0
@@ -184,6 +201,7 @@ def layer_cycles(
     store, tile_stores = outputs.service_s / tiles, max(1.0, count.stores / tiles)
     copying = (copied_words + k.load_instruction * copies) * core / tiles
     store_pause = max(0.0, store_latency - store / tile_stores) / STORES_OPEN * tile_stores
+    turns_s = k.turn * dram.turn_s * count.stores / steps
     storing, stored = (store + store_pause) * tiles / steps, (busy + store + store_latency + copying) / 2 * tiles / steps
     dispatch = k.dispatch * n.instructions / steps * core
     program_s = max(n.program_read_bytes / beat * max(core, memory), dram.program_s * k.dram)
@@ -200,7 +218,7 @@ def layer_cycles(
     with_piece = min(1.0, pieces / slots) if slots > 0 else 0.0
     parameter_share = (1 - 1 / n.parameter_runs) / max(1.0, slots)
 
-    total, bound, longest = 0.0, 0, 0.0
+    total, bound, longest, refreshed = 0.0, 0, 0.0, 0.0
     for has_inner in range(2):
         # How much of the two steps from a COMPUTE to the loads that wait for it and to the COMPUTE that waits for these each load takes up.
         chained = 0.5 if has_inner or split or with_piece == 0 else min(1.0, max(0.5, (1 - with_piece) / with_piece))
@@ -217,18 +235,23 @@ def layer_cycles(
             dram_s = inner.dram_s * inner_share + outer.dram_s * outer_share + parameters.dram_s * parameter_share + outputs.dram_s / steps + fetch_dram
             tile_share = (inner_share if weights_outer else outer_share) * n.activation_loads
             behind = behind_fill if tile_share > 0 else 0.0
-            gap = k.load_gap * max(0.0, load_latency - service / max(waits, 1.0))
-            pauses = (1 - behind) * waits * gap + behind * (max(0.0, load_latency - last_fill_s) + max(0.0, waits - 1) * gap)
+            alone = max(0.0, load_latency - service / max(waits, 1.0))
+            later = _waits_after_first(waits) * alone
+            behind_gap = behind * (min(1.0, waits) * max(0.0, load_latency - last_fill_s) + later)
+            pauses = behind_gap + (1 - behind) * k.load_gap * waits * alone
+            restarted = behind_gap + (1 - behind) * (min(1.0, waits) * load_latency + later)
             loads = service + fill_s * tile_share + k.program * fetch + copying * tiles / steps
-            chain = busy + loads + max(pauses, min(1.0, waits) * load_latency) if has_inner or has_piece else 0.0
+            chain = busy + loads + restarted if has_inner or has_piece else 0.0
             bounds = (
-                compute, loads + pauses, storing, max(bus, mixed * dram_s), dispatch, stored, chained * chain - (2 * chained - 1) * plain
+                compute, loads + pauses, storing, max(bus, mixed * dram_s + turns_s), dispatch, stored, chained * chain - (2 * chained - 1) * plain
             )  # fmt: skip
             period, which = 0.0, 0
             for i in range(len(bounds)):
                 if bounds[i] > period:
                     period, which = bounds[i], i
             plain = period
+            waiting = max(bounds[3], bounds[6], 0.5 * (loads + waits * load_latency))  # what a refresh makes longer
+            refreshed += number * max(0.0, dram.refresh_s - 2 * (period - waiting))
             if which == LOAD and max(bus, mixed * dram_s) > MOSTLY * period:
                 which = DRAM  # the load engine is the longest by its own overheads only
             total += number * period
@@ -237,8 +260,10 @@ def layer_cycles(
 
     first = activations.service_s / n.activation_loads + weights.service_s / n.weight_loads + parameters.service_s / n.parameter_runs + fill_s
     waits = activations.instructions / n.activation_loads + weights.instructions / n.weight_loads + 1.0
-    pauses = max(0.0, waits * k.load_gap * max(0.0, load_latency - first / waits) - load_latency)
-    total += k.start * core + load_latency + max(load_latency, ahead * program_s) + first + pauses
+    pauses = _waits_after_first(waits) * max(0.0, first_latency - first / waits)
+    total += k.start * core + first_latency + max(first_latency, ahead * program_s) + first + pauses
     last_pause = store_pause * max(0.0, 1 - STORES_OPEN / tile_stores)
     total += busy + store + last_pause + store_latency + copying
+    if dram.refresh_each_s > 0:  # a layer that begins at any time between two refreshes, but for those that begin with the first
+        total += k.refresh * (refreshed + dram.refresh_s) / steps * max(0.0, total / dram.refresh_each_s - 0.5)
     return LayerCycles(total / core, steps * compute / core, (total - steps * compute) / core, bound)

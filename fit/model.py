@@ -19,7 +19,7 @@ from hw.errors import ConfigError, ModelError
 from hw.settings import Settings
 
 FORMAT: Final = "voltfront-model"
-MODEL_VERSION: Final = 5
+MODEL_VERSION: Final = 6
 NORMAL_90 = 1.6448536269514722
 """Half-width of a 90 % interval in standard deviations."""
 
@@ -234,7 +234,7 @@ class FittedModel(_Described):
 
     format: Literal["voltfront-model"] = FORMAT
     """What the file is."""
-    version: Literal[5] = MODEL_VERSION
+    version: Literal[6] = MODEL_VERSION
     """Version of this format."""
     technology: str
     """Name of the technology."""

@@ -14,7 +14,7 @@ from hw.tiling import Architecture, Tiling, Traffic, measure_arrays
 
 class DramTimes(NamedTuple):
     """The DRAM's time for each kind of transfer of a layer by itself (stores without what the controller's queue has taken when
-    the layer ends) and for all of it together, and the latency of a read, s; zero for an ideal memory."""
+    the layer ends; no refresh) and for all of it together (with refresh), and the latency of a read with its row closed, s; zero for an ideal memory."""
 
     activation_s: float
     weight_s: float
@@ -24,7 +24,15 @@ class DramTimes(NamedTuple):
     total_s: float
     latency_s: float
     in_time_s: float
-    """`total_s` without the writes that the controller's queue has taken when the layer ends."""
+    """`total_s` without the writes that the controller's queue has taken when the layer ends, and without refresh."""
+    usual_latency_s: float
+    """Latency of a read as it is in the mean of the layer's loads: their rows open, or closed, or to be closed first."""
+    turn_s: float
+    """Time to turn the bus from reading to writing and back."""
+    refresh_s: float
+    """Time in which one refresh keeps reads off the bus."""
+    refresh_each_s: float
+    """Time from one refresh to the next."""
 
 
 class Instructions(NamedTuple):
@@ -121,13 +129,44 @@ def dram_use(
     reads, read_pages = loads + weights + parameters + n.program_read_bytes, load_pages + weight_pages + n.parameter_runs + program_pages
     total = alone(reads, read_pages, stores, store_pages)
     in_time = alone(reads, read_pages, stores * waited_for, store_pages * waited_for)
-    times = dict(
-        activation_s=alone(loads, load_pages).time_s, weight_s=alone(weights, weight_pages).time_s, parameter_s=alone(parameters, n.parameter_runs).time_s,
-        output_s=alone(write=stores * waited_for, write_pages=store_pages * waited_for).time_s,
-        program_s=alone(n.program_read_bytes, program_pages).time_s, total_s=total.time_s,
-        latency_s=np.broadcast_to(read_latency_s(part, controller), np.shape(reads)), in_time_s=in_time.time_s,
+    cycles, tck_s = part.cycles, part.bus.tck_s
+    closing = cycles["rp_all"] + cycles["rfc"] + cycles["rcd"]
+    read_refresh, write_refresh = cycles["rtp"] + closing, cycles["write_latency"] + cycles["burst"] + cycles["wr"] + closing
+    reading, writing = 1 - read_refresh / cycles["refi"], 1 - write_refresh / cycles["refi"]
+    times: dict[str, NDArray] = dict(
+        activation_s=alone(loads, load_pages).time_s * reading, weight_s=alone(weights, weight_pages).time_s * reading,
+        parameter_s=alone(parameters, n.parameter_runs).time_s * reading,
+        output_s=alone(write=stores * waited_for, write_pages=store_pages * waited_for).time_s * writing,
+        program_s=alone(n.program_read_bytes, program_pages).time_s * reading, total_s=total.time_s,
+        latency_s=np.asarray(read_latency_s(part, controller)), usual_latency_s=_usual_latency_s(part, a, l, n, count, controller),
+        turn_s=np.asarray((cycles["read_latency"] + cycles["rtw"] + cycles["wtr"]) * tck_s), refresh_s=np.asarray(read_refresh * tck_s),
+        refresh_each_s=np.asarray(cycles["refi"] * tck_s),
     )  # fmt: skip
+    apart = times["activation_s"] + times["weight_s"] + times["parameter_s"] + times["program_s"] + times["output_s"]
+    share = times["output_s"] / np.maximum(apart, 1e-30)
+    times["in_time_s"] = in_time.time_s * (share * writing + (1 - share) * reading)
+    times = {name: np.broadcast_to(time, np.shape(reads)) for name, time in times.items()}
     return DramTimes._make(times[name] for name in DramTimes._fields), DramUse(read_bytes=np.asarray(reads), write_bytes=stores, activates=total.activates)
+
+
+def _usual_latency_s(
+    part: DramPart, a: Architecture, l: LoweredLayer, n: Traffic, count: Instructions, controller: DramController | None  # noqa: E741
+) -> NDArray:  # fmt: skip
+    """Latency of a LOAD's first run in the mean. It finds its row open, unless it is the first in its page or another stream took the bank.
+
+    Other streams (outputs, program, a second operand, weights) take a bank by chance, 1 / banks each, once the layer's data fills the banks: regions
+    follow on each other in memory, and pages that do so lie in banks of their own.
+    """
+    page, banks = part.geometry.page_bytes, part.geometry.banks
+    loads = count.activation_loads + count.weight_loads + n.parameter_runs
+    fresh = np.minimum(1, (n.activation_read_bytes + n.weight_read_bytes + n.parameter_read_bytes) / page / loads)
+    weights = l.groups * l.k_per_group * l.c_groups * l.kernel_h * l.kernel_w * a.lanes * np.asarray(a.weight_bits) / 8
+    inputs = np.asarray(l.in_plane_bytes) * l.c_groups * l.images * l.groups
+    pages = (inputs + np.minimum(weights, n.weight_read_bytes) + n.output_write_bytes + n.program_read_bytes) / page
+    others = l.operands + 1 + (np.asarray(n.weight_loads) > 1)
+    taken = (1 - (1 - 1 / banks) ** others) * np.clip(pages / banks - 0.5, 0, 1)
+    opening, closing = part.cycles["rcd"] * part.bus.tck_s, part.cycles["rp"] * part.bus.tck_s
+    return read_latency_s(part, controller) - opening + (1 - (1 - fresh) * (1 - taken)) * (opening + closing)
 
 
 def _pages(

@@ -66,10 +66,10 @@ def test_a_layer_by_hand():
     activations, weights, parameters = (16 + 2 * 0.5) * 2.5 + 2 * 3, (8 + 0.5) * 2.5 + 3, (8 + 0.5) * 2.5 + 3
     outputs = (16 + 2 * 0.5) * 2.5 + 2 * 3
     first = activations + weights + parameters
-    # One latency for the program, one for the first load; of the four loads two are in hand, and half of each one's latency shows where
-    # the others do not hide it, less what was counted already.
+    # One latency for the program, one for the first load; of the four loads two are in hand, so that the third waits for one of its own, in which the
+    # second is written.
     load_latency = 20 + 10 * 2.5 + latency
-    waiting = 4 * 0.5 * (load_latency - first / 4) - load_latency
+    waiting = load_latency - first / 4
     assert waiting > 0 and load_latency > 8 * 32 / 8 * 2.5  # longer than fetching the program
     drain = 8 * 8 / 2  # 8 pixels of 8 columns, 2 a cycle: longer than 8 steps
     compute = (drain + 4) + (8 + 8)  # draining and the step; the tail and the steps before the first drain

@@ -13,7 +13,7 @@ from pipeline import Truth, core_cycles
 
 from fit.compose import design_parameters
 from fit.cycle_fit import cases_of, config_of, fit_cycles, predict_cases
-from fit.cycles import BOUNDS, COEFFICIENTS, Coefficients, DramTimes, dram_times, layer_cycles
+from fit.cycles import BOUNDS, COEFFICIENTS, Coefficients, DramTimes, _waits_after_first, dram_times, layer_cycles
 from fit.transfers import instructions
 from flow.table import CYCLE_COLUMNS, PARAMETERS, TABLE_VERSION
 from hw.compiler import compile_layer
@@ -25,7 +25,7 @@ from hw.isa import Opcode, Target, decode
 from hw.layers import LayerShape
 from hw.lowering import lower
 from hw.tiling import Tiling, architecture, measure
-from hw.tiling_choice import enumerate_tilings
+from hw.tiling_choice import choose_tiling, enumerate_tilings
 
 sys.path.append(str(Path(__file__).parent.parent / "hw"))
 from strategies import configurations, operators  # noqa: E402
@@ -48,14 +48,14 @@ SHAPES = (
 )  # fmt: skip
 TRUTH = Coefficients(
     start=25, outside=0, step=3, tail=9, load_instruction=2, load_latency_core=55, load_latency_memory=0, load_gap=0.5, store_latency_core=60,
-    store_latency_memory=0, store_instruction=2, dispatch=0, program=0, dram=1, run=0,
+    store_latency_memory=0, store_instruction=2, dispatch=0, program=0, dram=1, refresh=0, turn=0, run=0,
 )  # fmt: skip
 """What `Truth` says, in the model's words: one latency more passes before the first load's, that of the program."""
 
 
 TABLE_TRUTH = Coefficients(
     start=40, outside=30, step=3, tail=9, load_instruction=2, load_latency_core=20, load_latency_memory=15, load_gap=0.4, store_latency_core=12,
-    store_latency_memory=6, store_instruction=2, dispatch=4, program=0.8, dram=1, run=0.5,
+    store_latency_memory=6, store_instruction=2, dispatch=4, program=0.8, dram=1, refresh=0, turn=0, run=0.5,
 )  # fmt: skip
 
 
@@ -119,14 +119,14 @@ def test_one_tile_by_hand():
     a = architecture(config)
     counted = measure(a, lowered, tiling)
     assert counted.computes == 1
-    got = layer_cycles(a, lowered, tiling, without_fetch(counted), IDEAL, 2e-9, 1e-9, TRUTH._replace(load_gap=0))
-    # A word of 4 lanes x 8 bits is one beat; 4 activation words in 2 LOADs, 4 weight words in one, 4 parameters of 2 beats in one. No load waits for
-    # another, and with 2 STOREs no store does.
+    got = layer_cycles(a, lowered, tiling, without_fetch(counted), IDEAL, 2e-9, 1e-9, TRUTH)
+    # A word of 4 lanes x 8 bits is one beat; 4 activation words in 2 LOADs, 4 weight words in one, 4 parameters of 2 beats in one. The third load asks
+    # for its data when the first is written, so that its latency but for the second shows; with 2 STOREs no store waits for another.
     load = (4 + 2 * 2) + (counted.weight_load_words + 2) + (4 * 2 + 2)
     # 2 passes of one block of 2 pixels: 1 step and 2 drain cycles each; the first block's 2 steps, then 2 x 4 cycles of draining.
     assert (counted.pixel_steps, counted.pixel_drains, counted.blocks) == (4, 8, 2)
     store = 4 + 2 * 2
-    assert got.total == pytest.approx(80 + 55 + load + (2 + 8) + 3 + 9 + store + 60)
+    assert got.total == pytest.approx(80 + 55 + load + (55 - load / 4) + (2 + 8) + 3 + 9 + store + 60)
     assert got.compute == pytest.approx(11)
 
 
@@ -154,6 +154,9 @@ def test_dram_times_follow_the_closed_forms():
         counted = measure(a, lowering.numbers, tiling)
         times = dram_times(part, a, lowering.numbers, tiling, counted)
         assert times.latency_s == pytest.approx(read_latency_s(part))
+        # Rows are open, closed, or to be closed first; 4 KiB pages of which there are fewer than banks are opened once.
+        row_s = part.cycles["rcd"] * part.bus.tck_s
+        assert times.latency_s - row_s <= times.usual_latency_s <= times.latency_s + part.cycles["rp"] * part.bus.tck_s
         assert times.weight_s >= counted.weight_read_bytes / 6.4e9
         assert times.total_s >= max(times.weight_s, times.activation_s, times.output_s)
         # A burst of 32 bytes takes 5 ns: at least the bytes', at most two bursts a run and as many as its bytes fill; all lies in a few pages.
@@ -265,3 +268,39 @@ def test_instructions_are_those_of_the_program():
         assert found.stores == emitted[Opcode.STORE, None] and found.weight_loads == emitted[Opcode.LOAD, Target.WEIGHT]
         assert found.activation_loads + found.fills == emitted[Opcode.LOAD, Target.ACTIVATION] + emitted[Opcode.FILL, None]
         assert found.activation_loads == pytest.approx(emitted[Opcode.LOAD, Target.ACTIVATION], rel=0.35, abs=2)
+
+
+def test_loads_that_begin_with_an_idle_engine_wait_two_by_two():
+    """An engine with two loads in hand, gone through one by one: each asks for its data when the one two before is written."""
+    latency, service = 30.0, 4.0
+    for loads in range(1, 12):
+        written: list[float] = []
+        for i in range(loads):
+            asked = written[i - 2] if i >= 2 else 0.0
+            written.append(max(asked + latency, written[-1] if i else 0.0) + service)
+        assert written[-1] == latency + loads * service + _waits_after_first(float(loads)) * (latency - service)
+
+
+def test_refreshes_and_turns_show_where_the_layer_waits_for_the_dram():
+    """Not in a compute-bound layer; in one that waits for its loads, by their share of the time; a layer that ends before the first sees none."""
+    config, part = load_design("medium"), load_dram_part("lpddr3_1600_x32")
+    a, k = architecture(config), Coefficients(*(c.start for c in COEFFICIENTS))._replace(refresh=1.0, turn=0.0)
+
+    def took(shape, core_s, **changed):
+        lowered = lower(config, shape).numbers
+        tiling = choose_tiling(config, lower(config, shape))
+        counted = measure(a, lowered, tiling)
+        dram = DramTimes(*(float(x) for x in dram_times(part, a, lowered, tiling, counted)))._replace(**changed)
+        return layer_cycles(a, lowered, tiling, counted, dram, core_s, 1.25e-9, k).total * core_s
+
+    large = LayerShape(name="fc", kind="fc", in_channels=4096, out_channels=256)
+    share = part.cycles["rfc"] / part.cycles["refi"]
+    waiting = took(large, 0.3e-9) / took(large, 0.3e-9, refresh_each_s=0.0) - 1
+    assert share < waiting < 2 * share
+    dense = LayerShape(name="dense", kind="conv", in_channels=64, out_channels=64, in_h=28, in_w=28, kernel_h=3, kernel_w=3)
+    assert took(dense, 20e-9) / took(dense, 20e-9, refresh_each_s=0.0) - 1 < 0.1 * share
+    tiny = LayerShape(name="tiny", kind="conv", in_channels=4, out_channels=4, in_h=2, in_w=2)
+    assert took(tiny, 1e-9) == took(tiny, 1e-9, refresh_each_s=0.0)
+    assert took(large, 0.3e-9, turn_s=0.0) == took(large, 0.3e-9)
+    k = k._replace(turn=1.0)
+    assert took(large, 0.3e-9) > took(large, 0.3e-9, turn_s=0.0)
