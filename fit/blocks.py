@@ -242,6 +242,16 @@ def term_values(names: tuple[str, ...], parameters: Parameters) -> dict[str, NDA
         raise ModelError(f"parameters must include {missing.args[0]}, not only {', '.join(sorted(parameters))}; give it") from None
 
 
+def measured_value(name: str, parameters: Parameters) -> NDArray:
+    """What the range `name` of a model is about: a parameter, or a term that parameters make together, without its statistic."""
+    return np.asarray(parameters[name] if name in parameters else TERMS[name].function(parameters), dtype=float)
+
+
+def measured_name(name: str) -> str:
+    """It in words of the parameters."""
+    return f"{TERMS[name].formula} ({name})" if name in TERMS and TERMS[name].formula != name else name
+
+
 PATH_PARAMETERS = (
     "rows", "cols", "lanes", "acc_depth", "acc_bits", "multiplier_stages", "post_lanes", "depthwise_taps", "activation_bits", "weight_bits", "axi_data_bits",
 )  # fmt: skip

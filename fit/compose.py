@@ -11,9 +11,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from fit.blocks import BLOCKS, TERMS, Parameters, term_values
+from fit.blocks import BLOCKS, TERMS, Parameters, measured_name, measured_value, term_values
 from fit.laws import Corners
-from fit.model import FittedBlock, FittedLaw, FittedModel, beyond, check_range, reference_corner
+from fit.model import FittedBlock, FittedLaw, FittedModel, Range, beyond, check_range, reference_corner
 from flow.table import PARAMETERS, parameters_of
 from hw.config import PARAMETER_BYTES, AcceleratorConfig
 from hw.errors import ModelError
@@ -316,9 +316,8 @@ def design_laws(
     if not extrapolate:
         for name, (values, valid, unit) in supplies.items():
             check_range(values, valid, name, unit)
-        for use in roles.values():
-            for name, valid in _block(model, use.block).ranges.items():
-                check_range(use.parameters[name], valid, f"{name} of {use.role}")
+        for values, valid, what in _measured(model, roles.values(), p):
+            check_range(values, valid, what)
     corners = {"vdd_v": Corners(vdd, warmth, bias), "sram_vdd_v": Corners(sram_vdd, warmth, bias)}
     nominal = Corners(np.full(len(vdd), model.reference_vdd_v), warmth, np.full(len(vdd), model.back_bias_v))
 
@@ -430,15 +429,24 @@ def predict(
 
 
 def within_range(model: FittedModel, parameters: Parameters) -> NDArray:
-    """[designs] whether every block of each design lies inside the range over which it was measured."""
+    """[designs] whether every block of each design, and its paths, lie inside the ranges over which they were measured."""
     p = _arrays(parameters)
+    found = modelled_uses(model, p)
     inside = np.ones(len(p["rows"]), dtype=bool)
-    for use in modelled_uses(model, p):
-        for name, valid in _block(model, use.block).ranges.items():
-            inside &= ~beyond(use.parameters[name], valid)
-    for name, valid in model.path_ranges.items():
-        inside &= ~beyond(p[name], valid)
+    for values, valid, _ in _measured(model, found, p):
+        inside &= ~beyond(values, valid)
     return inside
+
+
+def _measured(model: FittedModel, found: Iterable[Use], p: Parameters) -> Iterator[tuple[NDArray, Range, str]]:
+    """Every range of the model that designs with the uses `found` must lie in: their values [designs], the range, what it is about."""
+    for use in found:
+        for name, valid in _block(model, use.block).ranges.items():
+            yield measured_value(name, use.parameters), valid, f"{measured_name(name)} of {use.role}"
+        if use.block == GLUE:
+            p = use.parameters
+    for name, valid in model.path_ranges.items():
+        yield measured_value(name, p), valid, f"{measured_name(name)} of the design"
 
 
 def _arrays(parameters: Parameters) -> dict[str, NDArray]:

@@ -1,16 +1,16 @@
 """Fits every law of every kind of block on the rows of `corners.csv`, and of every slow path on those of `paths.csv`."""
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
 
-from fit.blocks import BLOCKS, DELAYS, DERIVED, SKEW_TERMS, TERMS, Block, Domain, Parameters, path_group, path_terms, term_values
+from fit.blocks import BLOCKS, DELAYS, DERIVED, SKEW_TERMS, TERMS, Block, Domain, Parameters, measured_value, path_group, path_terms, term_values
 from fit.compose import GLUE, uses
 from fit.laws import DELAY_LAWS, REFERENCE_C, VOLTAGE_LAWS, Corners, VoltageLaw
-from fit.model import NORMAL_90, ErrorSummary, FittedBlock, FittedLaw, FittedPath, LawComparison, Number, Status
+from fit.model import NORMAL_90, ErrorSummary, FittedBlock, FittedLaw, FittedPath, LawComparison, Number, Range, Status
 from fit.regression import Estimate, Samples, estimate, estimate_with_errors, leave_voltages_out
 from fit.workloads import STATISTICS, with_statistics
 from flow.table import PARAMETERS
@@ -299,9 +299,18 @@ def fit_blocks(
                 laws[quantity] = _fit(samples, block.terms_of(quantity), f"{quantity} of {block.name}", quantity, law, reference, errors, before)
         blocks[block.name] = FittedBlock(
             domain=block.domain, supply=block.supply, laws=laws, absent=tuple(absent), provisional=bool(rows["provisional"].any()),
-            ranges={name: (float(rows[name].min()), float(rows[name].max())) for name in block.parameters},
+            ranges=measured_ranges(rows, block.parameters, laws.values()),
         )  # fmt: skip
     return blocks
+
+
+def measured_ranges(rows: pd.DataFrame, parameters: Iterable[str], laws: Iterable[FittedLaw]) -> dict[str, Range]:
+    """Least and highest value of each parameter in the rows, and of each term of the laws fitted on them: a law is as unproven where a product of
+    parameters is beyond all measured as where one of them is."""
+    values = {name: rows[name].to_numpy(dtype=float) for name in (*PARAMETERS, *DERIVED) if name in rows}
+    names = dict.fromkeys((*parameters, *(term.name for law in laws for term in law.terms)))
+    found = {name: measured_value(name, values) for name in names}
+    return {name: (float(value.min()), float(value.max())) for name, value in found.items() if name != "one"}
 
 
 def _by_block(frame: pd.DataFrame) -> Iterator[tuple[Block, pd.DataFrame]]:

@@ -10,7 +10,7 @@ import pandas as pd
 
 from fit.blocks import PATH_PARAMETERS
 from fit.cycle_fit import fit_cycles
-from fit.estimation import WHOLE, compare_delay_laws, fit_blocks, fit_paths, fit_skew, grouped, path_samples, skew_samples, slowness
+from fit.estimation import WHOLE, compare_delay_laws, fit_blocks, fit_paths, fit_skew, grouped, measured_ranges, path_samples, skew_samples, slowness
 from fit.model import Comparison, CycleModel, FittedModel, Source, write_model
 from fit.tables import Tables
 from fit.validation import compare, designs_in_turn, fitted_errors, held_out_errors, intervals
@@ -110,12 +110,13 @@ def fit_corners(tables: Tables, *, near: FittedModel | None = None, progress: Ca
     paths = fit_paths(slowest, samples, delay_law.chosen, reference, **known)
     known = {} if near is None else {"errors": False, "near": near.skew}
     skew = fit_skew(skew_samples(tables.corners, tables.paths), delay_law.chosen, reference, **known)
+    path_laws = [*(path.law for path in paths.values()), *([skew] if skew else [])]
     return FittedModel(
         technology=blocks["technology"].iloc[0], process=tables.condition.process, temperature_c=float(reference.temperature_c),
         back_bias_v=float(reference.back_bias_v), temperature_range_c=_range(blocks["temperature_c"]), back_bias_range_v=_range(blocks["back_bias_v"]),
         layout=tables.condition.layout, reference_vdd_v=float(reference.vdd_v),
         voltage_range_v=_range(blocks["vdd_v"]), sram_voltage_range_v=_range(blocks["sram_vdd_v"]), blocks=fitted, paths=paths, skew=skew,
-        path_ranges={name: _range(tables.paths[name]) for name in PATH_PARAMETERS}, intervals={},
+        path_ranges=measured_ranges(tables.paths, PATH_PARAMETERS, path_laws), intervals={},
         delay_law=delay_law, cycles=None, validation=(), sources=(),
         provisional=tuple(name for name, block in fitted.items() if block.provisional),
     )  # fmt: skip

@@ -121,14 +121,14 @@ class FittedLaw(_Described):
 
 
 class FittedBlock(_Described):
-    """Laws of one kind of block, and the range of each parameter over which it was measured."""
+    """Laws of one kind of block, and the ranges over which it was measured."""
 
     domain: Domain
     """Whether it scales with the core or stays at nominal voltage."""
     supply: Supply
     """Which supply the laws' voltage is."""
     ranges: dict[str, Range]
-    """Least and highest value of each parameter measured."""
+    """Least and highest value measured, of each parameter and of each of the laws' terms (products of parameters)."""
     laws: dict[str, FittedLaw]
     """By quantity."""
     absent: tuple[str, ...] = ()
@@ -263,7 +263,7 @@ class FittedModel(_Described):
     skew: FittedLaw | None
     """What the skew of the core's clock adds to its period; null where the measured rows have ideal clocks."""
     path_ranges: dict[str, Range]
-    """Least and highest value of each parameter of the designs whose paths were measured."""
+    """The same of the designs whose paths were measured."""
     intervals: dict[str, Interval]
     """By quantity: fmax, leakage, area, energy."""
     delay_law: LawComparison
