@@ -57,6 +57,8 @@ class Plan(Settings):
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
     designs: list[AcceleratorConfig] = Field(min_length=1)
     held_out: list[str]
+    supplies_only: list[str] = []
+    """Designs that are measured without heat, cold and back bias: large ones, of which a corner takes minutes, for what depends on size."""
     activity: list[Window] = Field(min_length=1)
     """Windows whose last cycles are recorded, block by block."""
     activity_cycles: int = Field(ge=200, le=20_000)
@@ -72,6 +74,9 @@ class Plan(Settings):
         for name in names:
             if names.count(name) > 1:
                 raise ValueError(f"such that every design stands once ({name} stands twice)")
+        for name in self.supplies_only:
+            if name not in names:
+                raise ValueError(f"such that supplies_only names its designs ({name} is none)")
         return self
 
     def all_designs(self) -> list[AcceleratorConfig]:

@@ -53,6 +53,8 @@ def technology_hash(technology: Technology) -> str:
 def shard_inputs(design: AcceleratorConfig, plan: Plan, technology: Technology, rtl_hash: str) -> dict[str, str]:
     """What a shard depends on."""
     measured = plan.model_dump(mode="json", include={"activity", "activity_cycles", "instances", "runs", "layouts"})
+    if design.name in plan.supplies_only:
+        measured["supplies_only"] = True
     return {
         "table_version": str(TABLE_VERSION), "design": _hash(design.model_dump(mode="json")), "plan": _hash(measured), "rtl": rtl_hash,
         "technology": technology_hash(technology),
