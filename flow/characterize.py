@@ -134,6 +134,15 @@ def table_corners(technology: Technology) -> tuple[Corner, ...]:
     return tuple(known.at_sram(max(known.vdd_v, lowest_v)) for known in technology.corners if known.measure)
 
 
+def design_corners(config: AcceleratorConfig, plan: Plan, technology: Technology, corners: Sequence[Corner]) -> tuple[Corner, ...]:
+    """Those of `corners` at which a design of the plan is measured."""
+    usual = technology.nominal_corner()
+    return tuple(
+        corner for corner in corners
+        if config.name not in plan.supplies_only or (corner.temperature_c, corner.back_bias_v) == (usual.temperature_c, usual.back_bias_v)
+    )  # fmt: skip
+
+
 def measure_shard(
     config: AcceleratorConfig, plan: Plan, technology: Technology, corners: Sequence[Corner], cache: Path, known: Sequence[Mapping[str, str]],
     command: str = "",
@@ -143,9 +152,7 @@ def measure_shard(
     inputs = shard_inputs(config, plan, technology, rtl.content_hash)
     if inputs in known:
         return list(known).index(inputs)
-    if config.name in plan.supplies_only:
-        usual = technology.nominal_corner()
-        corners = [corner for corner in corners if (corner.temperature_c, corner.back_bias_v) == (usual.temperature_c, usual.back_bias_v)]
+    corners = design_corners(config, plan, technology, corners)
     cycles = [_cycle_row(config, run, simulate_window(config, run, cache=cache)) for run in plan.runs]
     mapped = with_memories(rtl, technology, cache=cache)
     traces = [_trace(config, mapped, window, plan, cache) for window in plan.activity]

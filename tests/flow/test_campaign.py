@@ -12,7 +12,7 @@ import cloudpickle
 import pytest
 
 from flow import characterize as campaign
-from flow.plan import load_plan
+from flow.plan import Plan, load_plan
 from flow.sampling import plan_text
 from flow.shards import Shard, assemble, assemble_folder, read_shard, shard_inputs, stale_inputs, write_shard
 from flow.table import CORNER_COLUMNS, CYCLE_COLUMNS, PATH_COLUMNS, TABLE_VERSION, read_table
@@ -74,6 +74,19 @@ def test_a_shard_is_stale_when_its_design_windows_rtl_or_technology_change():
         "technology": shard_inputs(design, plan, technology.model_copy(update={"dont_use": ()}), "rtl"),
     }
     assert {name: stale_inputs(shard, changed) for name, changed in changes.items()} == {name: (name,) for name in changes}
+
+
+def test_a_design_of_supplies_only_is_measured_at_every_supply_of_each_process_and_is_another_measurement():
+    plan, technology = load_plan("quick"), load_technology("fdsoi28p")
+    design, corners = plan.designs[0], campaign.table_corners(technology)
+    few = plan.model_copy(update={"supplies_only": [design.name]})
+    assert campaign.design_corners(design, plan.model_copy(update={"supplies_only": []}), technology, corners) == corners
+    kept = campaign.design_corners(design, few, technology, corners)
+    assert kept == tuple(c for c in corners if c.temperature_c == 25 and c.back_bias_v == 0) and {c.process for c in kept} == {"tt", "ss"}
+    shard = made_up(design.name, inputs=shard_inputs(design, plan, technology, "rtl"))
+    assert stale_inputs(shard, shard_inputs(design, few, technology, "rtl")) == ("plan",)
+    with pytest.raises(ValueError, match="supplies_only names its designs"):
+        Plan(**(few.model_dump() | {"supplies_only": ["nobody"]}))
 
 
 def test_the_check_lists_missing_and_stale_shards(tmp_path):
