@@ -92,6 +92,9 @@ TERMS = {
         Term(name="read_depth", formula="log2(read_fifo_beats)", function=lambda p: _log2(p["read_fifo_beats"])),
         Term(name="taps", formula="depthwise_taps", function=lambda p: 1.0 * p["depthwise_taps"]),
         Term(name="trunk", formula="side", function=lambda p: 1.0 * p["side_um"]),
+        Term(name="trunk_rc", formula="side^2", function=lambda p: p["side_um"] ** 2),
+        Term(name="row_span", formula="row_side", function=lambda p: 1.0 * p["row_side_um"]),
+        Term(name="row_rc", formula="row_side^2", function=lambda p: p["row_side_um"] ** 2),
         Term(name="row_wires", formula="side rows lanes activation_bits", function=lambda p: p["side_um"] * p["rows"] * p["lanes"] * p["activation_bits"]),
         Term(
             name="activation_wires", formula="steps x side rows lanes activation_bits", statistic="steps",
@@ -132,8 +135,10 @@ TERMS = {
 }  # fmt: skip
 
 
-DERIVED = ("words", "bits", "side_um")
-"""Parameters of a block that follow from the design's: the size of a memory or FIFO, and the side of a square as large as all blocks together."""
+SIDES = ("side_um", "row_side_um")
+"""The sides of squares as large as all blocks of a design together, and as one of its rows of processing elements."""
+DERIVED = ("words", "bits", *SIDES)
+"""Parameters of a block that follow from the design's: the size of a memory or FIFO, and the sides."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -270,7 +275,7 @@ PATH_TERMS = {
     "read_beats": ("beat_depth", "read_depth"),
     "store_beats": ("beat_depth",),
     "sram_activation": ("rows_depth", "address"),
-    "sram_weight": ("cols_depth", "blocks_address"),
+    "sram_weight": ("rows_depth", "cols_depth", "blocks_address"),
     "sram_output": ("rows_depth", "output_address"),
     "sram_parameter": ("post_depth",),
 }
@@ -278,6 +283,12 @@ PATH_TERMS = {
 LOGIC, MEMORIES = "logic", "sram"
 """Where paths start or end that a law does not tell apart."""
 _ELEMENTS = ("pe", "pe_row", "pe_accumulator")
+_ACROSS_DESIGN, _ACROSS_ROW = ("trunk", "trunk_rc"), ("row_span", "row_rc")
+_WIRES: Mapping[str, tuple[str, ...]] = {
+    "pe": (), "pe_accumulator": (), "pe_row": _ACROSS_ROW,
+    "sram_weight": (*_ACROSS_DESIGN, *_ACROSS_ROW), "sram_activation": (*_ACROSS_DESIGN, *_ACROSS_ROW),
+}  # fmt: skip
+"""What the wires of a path cross, by where it starts: with repeaters their delay goes with the length, without with its square. Elsewhere the design."""
 
 
 def path_group(start: str, end: str) -> tuple[str, str]:
@@ -296,8 +307,7 @@ def path_group(start: str, end: str) -> tuple[str, str]:
 
 def path_terms(start: str, end: str) -> tuple[str, ...]:
     """Names of the terms of a `path_group`, the first ones more likely to matter."""
-    between = () if start in _ELEMENTS else ("trunk",)
-    return tuple(dict.fromkeys(("one", *between, *PATH_TERMS.get(end, ()), *PATH_TERMS.get(start, ()))))
+    return tuple(dict.fromkeys(("one", *_WIRES.get(start, _ACROSS_DESIGN), *PATH_TERMS.get(end, ()), *PATH_TERMS.get(start, ()))))
 
 
 SKEW_TERMS = ("one", "trunk")

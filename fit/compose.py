@@ -153,19 +153,24 @@ def uses(p: Parameters) -> Iterator[Use]:
         yield use("two_clock_fifo", 1, events, role, statistics, words=words, bits=bits)
 
 
-def with_side(found: Iterable[Use], area_um2: Callable[[Use], NDArray]) -> tuple[Use, ...]:
-    """The uses, what lies between the blocks (`GLUE`) with its `side_um`; `area_um2` gives the area of one instance [designs] of the others."""
+def with_sides(found: Iterable[Use], area_um2: Callable[[Use], NDArray]) -> tuple[Use, ...]:
+    """The uses, what lies between the blocks (`GLUE`) with the `SIDES`; `area_um2` gives the area of one instance [designs] of the others."""
     found = tuple(found)
-    side_um = np.sqrt(sum(use.count * area_um2(use) for use in found if use.block != GLUE))
-    return tuple(replace(use, parameters={**use.parameters, "side_um": side_um}) if use.block == GLUE else use for use in found)
+    areas_um2 = [(use, use.count * area_um2(use)) for use in found if use.block != GLUE]
+    rows = next(use.count for use in found if use.block == "pe_row")
+    sides = {
+        "side_um": np.sqrt(sum(area for _, area in areas_um2)),
+        "row_side_um": np.sqrt(sum(area for use, area in areas_um2 if use.block in ("pe", "pe_row")) / rows),
+    }
+    return tuple(replace(use, parameters={**use.parameters, **sides}) if use.block == GLUE else use for use in found)
 
 
 def modelled_uses(model: FittedModel, p: Parameters) -> tuple[Use, ...]:
-    """`uses` with the side that the model's areas make. Tables without rows of the logic between the blocks leave it out of whole designs, too."""
+    """`uses` with the sides that the model's areas make. Tables without rows of the logic between the blocks leave it out of whole designs, too."""
     reference = reference_corner(model)
     corner = Corners(*(np.atleast_1d(axis) for axis in reference))
     found = [use for use in uses(p) if use.block != GLUE or GLUE in model.blocks]
-    return with_side(found, lambda use: _evaluate(model, use, "area_um2", corner, None).reference)
+    return with_sides(found, lambda use: _evaluate(model, use, "area_um2", corner, None).reference)
 
 
 GLUE = "glue"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from fit.blocks import BLOCKS, DELAYS, DERIVED, SKEW_TERMS, TERMS, Block, Domain, Parameters, measured_value, path_group, path_terms, term_values
+from fit.blocks import BLOCKS, DELAYS, DERIVED, SIDES, SKEW_TERMS, TERMS, Block, Domain, Parameters, measured_value, path_group, path_terms, term_values
 from fit.compose import GLUE, uses
 from fit.laws import DELAY_LAWS, REFERENCE_C, VOLTAGE_LAWS, Corners, VoltageLaw
 from fit.model import NORMAL_90, ErrorSummary, FittedBlock, FittedLaw, FittedPath, LawComparison, Number, Range, Status
@@ -85,7 +85,8 @@ def select(frame: pd.DataFrame, **wanted: str | None) -> tuple[pd.DataFrame, Con
                 bad = frame.loc[rows, "module"][~found].iloc[0]
                 raise ConfigError(f"module of a {block} must end in its words and bits, not be called {bad!r}")
             frame.loc[rows, name] = frame.loc[rows, "module"].str.extract(pattern)[name].astype(float)
-    frame["side_um"] = frame["design"].map(sides_um(frame)).astype(float)
+    sides = sides_um(frame)
+    frame[list(SIDES)] = sides.reindex(frame["design"]).to_numpy(dtype=float)
     first, core = frame.iloc[0], frame[frame["domain"] == "core"]
     usual = {name: np.asarray(_nearest(core[name].unique(), value)) for name, value in _USUAL.items()}
     reference = Corners(vdd_v=np.asarray(core["vdd_v"].max()), **usual)
@@ -97,15 +98,19 @@ def _nearest(values: np.ndarray, wanted: float) -> float:
     return min(values, key=lambda x: (abs(x - wanted), x))
 
 
-def sides_um(frame: pd.DataFrame) -> pd.Series:
-    """By design, the side of a square as large as its blocks, without what lies between them."""
+def sides_um(frame: pd.DataFrame) -> pd.DataFrame:
+    """By design, its `SIDES` from the areas of its blocks, as `fit.compose.with_sides` has them from the areas' laws."""
     parts = frame[~frame["block"].isin([WHOLE, GLUE])].drop_duplicates(["design", "module"])
-    return np.sqrt((parts["area_um2"] * parts["instances"]).groupby(parts["design"]).sum())
+    area_um2 = (parts["area_um2"] * parts["instances"]).groupby([parts["design"], parts["block"]]).sum().unstack(fill_value=0.0)
+    rows = parts.loc[parts["block"] == "pe_row"].groupby("design")["instances"].sum()
+    row_um2 = area_um2.reindex(columns=["pe", "pe_row"], fill_value=0.0).sum(axis=1) / rows
+    return pd.DataFrame({"side_um": np.sqrt(area_um2.sum(axis=1)), "row_side_um": np.sqrt(row_um2)})
 
 
 def with_sides(paths: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
-    """`paths` with the `side_um` of each design, whose blocks are among `rows` of `corners.csv`."""
-    return paths.assign(side_um=paths["design"].map(sides_um(rows)))
+    """`paths` with the `SIDES` of each design, whose blocks are among `rows` of `corners.csv`."""
+    sides = sides_um(rows)
+    return paths.assign(**{name: paths["design"].map(sides[name]) for name in SIDES})
 
 
 _USUAL = {"temperature_c": REFERENCE_C, "back_bias_v": 0.0}
@@ -226,7 +231,7 @@ def path_samples(paths: pd.DataFrame, blocks: dict[str, FittedBlock], reference:
         if most[start, end, domain] < SLOW_PATH:
             continue
         memory = memory_of(start)
-        p = {name: rows[name].to_numpy(dtype=float) for name in (*PARAMETERS, "side_um")}
+        p = {name: rows[name].to_numpy(dtype=float) for name in (*PARAMETERS, *SIDES)}
         offset = np.zeros(len(rows))
         if memory:
             offset = access_s(blocks, memory, p, corners_of(rows, "sram_vdd_v"), reference)

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from fit.blocks import BLOCKS, DELAYS, path_group, path_terms, term_values
-from fit.compose import uses, with_side
+from fit.compose import uses, with_sides
 from fit.laws import VOLTAGE_LAWS, Corners
 from flow.table import CORNER_COLUMNS, PARAMETERS, PATH_COLUMNS, TABLE_VERSION
 
@@ -35,7 +35,7 @@ def design_rows(count, rng):
 
 def all_uses(p):
     """`uses` of designs whose blocks have the made-up areas."""
-    return with_side(uses(p), lambda use: truth(use.block, "area_um2", use.parameters, 1.0))
+    return with_sides(uses(p), lambda use: truth(use.block, "area_um2", use.parameters, 1.0))
 
 
 def recorded(use):
@@ -71,10 +71,11 @@ def module_of(use, d):
 
 
 def path_truth(start, end, p, vdd_v, *where):
-    """The made-up delay of a path: a constant and its first two structural terms."""
+    """The made-up delay of a path: a constant and its first two structural terms, wires by their lengths."""
     p = next(use.parameters for use in all_uses(p) if use.block == "glue")
     names = path_terms(*path_group(start, end))[:3]
-    terms = np.array([v / (200.0 if name == "trunk" else 1.0) for name, v in term_values(names, p).items()])
+    scale = {"trunk": 200.0, "trunk_rc": 400.0**2, "row_span": 50.0, "row_rc": 100.0**2}
+    terms = np.array([v / scale.get(name, 1.0) for name, v in term_values(names, p).items()])
     law, values = VOLTAGE["delay"]
     own = PATHS[start, end] * (1 + 0.1 * terms[1:].sum(axis=0)) * corner_factor(law, vdd_v, values, *where)
     if not start.startswith("sram_"):
