@@ -7,7 +7,7 @@ and tilings of a layer.
 """
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numba import njit
@@ -78,7 +78,8 @@ def planned(numbers: NDArray, layer: NDArray, tilings: NDArray) -> Plan:
     """What `hw.on_chip` takes of the plans of tilings of one layer; the other fields are None."""
     out = np.zeros((len(tilings), len(_PLANNED)), dtype=np.int64)
     _planned(numbers, layer, tilings, out)
-    return Plan(**dict.fromkeys(Plan._fields) | dict(zip(_PLANNED, out.T, strict=True)))
+    fields: dict[str, Any] = dict.fromkeys(Plan._fields) | dict(zip(_PLANNED, out.T, strict=True))
+    return Plan(**fields)
 
 
 @njit(cache=True)
@@ -197,8 +198,10 @@ def copies_between(
 ) -> tuple[NDArray, NDArray]:  # fmt: skip
     """[rows] COPYs from a layer to the one behind it, which finds `operands` on chip; and SYNCs in the place of those of a last tile that has none."""
     out = np.zeros((len(tilings), 2), dtype=np.int64)
-    arguments = (np.ascontiguousarray(x, dtype=np.int64) for x in (numbers, layer, tilings, behind, next_tilings))
-    _copies(*arguments, own.out_plane, own.out_image, own.rows, its.in_plane, its.in_image, operands, out)
+    numbers, layer, tilings, behind, next_tilings = (
+        np.ascontiguousarray(x, dtype=np.int64) for x in (numbers, layer, tilings, behind, next_tilings)
+    )  # fmt: skip
+    _copies(numbers, layer, tilings, behind, next_tilings, own.out_plane, own.out_image, own.rows, its.in_plane, its.in_image, operands, out)
     return out[:, 0], (out[:, 1] == 0).astype(np.int64)
 
 
@@ -225,7 +228,7 @@ def staying(
     count = instructions(Architecture(*numbers.T), n, Tiling(*tilings.T), m)
     stores = np.rint(count.stores).astype(np.int64)
     copies = np.zeros((len(traffic), 2), dtype=np.int64)
-    total = m.instructions
+    total: Any = m.instructions
     if operands:
         constants = n.kernel_h - n.product + (n.product > 1) if n.product and n.kernel_h > 1 else 0
         loads = np.rint(count.activation_loads + count.fills).astype(np.int64) - constants
@@ -253,8 +256,9 @@ def bank_words(variants: NDArray, of: NDArray, layer: NDArray, tilings: NDArray)
     # The bank's size matters beside the plan's numbers only where constants take half of it.
     for variant in np.unique(of) if n.product > 1 else of[:1]:
         a, own = Architecture(*(int(x) for x in variants[variant])), of == variant if n.product > 1 else slice(None)
+        fields: list[Any] = [x if x is None else np.asarray(x)[own] for x in p]
         for found in range(2):
-            words[found, own] = activation_words(a, n, Plan(*(x if x is None else x[own] for x in p)), resident=bool(found))
+            words[found, own] = activation_words(a, n, Plan(*fields), resident=bool(found))
     return words
 
 
