@@ -11,7 +11,7 @@ import sys
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ProcessPoolExecutor, wait
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cache
 from multiprocessing import get_context
 from pathlib import Path
@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from explore.chains import Link, chains
 from explore.curves import LONGEST_S, SHORTEST_S
 from explore.evaluate import Conditions, Task, chip_laws, coefficients, laws_at, layer_rows, search_all, sram_supplies, wanted_clocks
 from explore.pareto import distances, front, front_with_area, hypervolumes
@@ -31,7 +32,7 @@ from flow.cache import file_hash
 from flow.files import read_once, write_whole
 from hw.dram import DramPolicy, load_dram_part
 from hw.errors import ConfigError, ModelError
-from hw.layers import Network
+from hw.layers import LayerShape, Network
 
 NEAREST = 64
 """Architectures near the reference front that a block keeps of each case."""
@@ -43,11 +44,13 @@ STOPS_GAIN = 0.1
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """A network at a batch size: one separate result. Its layers are those of `whole` that it holds."""
+    """A network at a batch size: one separate result. Its layers are those of `whole` that it holds. `links` of the layers of `whole` say what may stay
+    on chip between them; without, nothing does."""
 
     network: Network
     whole: Network
     batch: int
+    links: tuple[Link, ...] = ()
 
     @property
     def operations(self) -> int:
@@ -109,7 +112,7 @@ class Job:
         content = {
             "model": file_hash(self.model), "clock_model": self.clock_model and file_hash(self.clock_model),
             "space": self.space.model_dump(mode="json"), "dram": load_dram_part(self.dram).model_dump(mode="json"),
-            "cases": [[case.network.model_dump(mode="json"), case.whole.model_dump(mode="json"), case.batch] for case in self.cases],
+            "cases": [[case.network.model_dump(mode="json"), case.whole.model_dump(mode="json"), case.batch, case.links] for case in self.cases],
             "settings": [self.mem_clk_hz, self.margin, self.objective, self.channels, self.policy.model_dump(), self.free_memory, self.with_area],
             "sram_vdd_v": self.sram_vdd_v,
             "constraints": asdict(self.constraints), "sources": [hashlib.sha256(path.read_bytes()).hexdigest() for path in _sources()],
@@ -117,23 +120,33 @@ class Job:
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()[:24]
 
     def tasks(self) -> tuple[list[Task], NDArray]:
-        """Layers of different shape over different batches, and how often each case runs each, [cases, tasks]."""
-        places: dict[tuple, int] = {}
+        """Layers of different shape over different batches, and how often each case runs each, [cases, tasks]. Layers of which one may find its input on
+        chip, left there by the one before, are chains: the same if all of their layers are."""
+        places: dict[tuple, range] = {}
         unique: list[Task] = []
-        runs: list[tuple[int, int]] = []
+        runs: list[tuple[int, range]] = []
         for number, case in enumerate(self.cases):
             names = {layer.name for layer in case.network.layers}
-            for i, layer in enumerate(case.whole.layers):
-                key = (layer.model_copy(update={"name": "layer", "relu": False}), case.batch, i == 0)
-                if layer.name in names:
-                    if key not in places:
-                        places[key] = len(unique)
-                        unique.append(Task(shape=layer, batch=case.batch, first=i == 0))
-                    runs.append((number, places[key]))
+            every = tasks_of(case.whole.layers, case.batch, case.links)
+            for chain in chains([task.found for task in every], [task.shape.name in names for task in every]):
+                tasks = every[chain.start : chain.stop]
+                tasks = [replace(tasks[0], found=0), *tasks[1:]]
+                tasks = [*tasks[:-1], replace(tasks[-1], stored=True)]
+                key = tuple(replace(task, shape=task.shape.model_copy(update={"name": "layer", "relu": False})) for task in tasks)
+                if key not in places:
+                    places[key] = range(len(unique), len(unique) + len(tasks))
+                    unique += tasks
+                runs.append((number, places[key]))
         repeats = np.zeros((len(self.cases), len(unique)), dtype=np.int64)
-        for run in runs:
-            repeats[run] += 1
+        for number, own in runs:
+            repeats[number, own.start : own.stop] += 1
         return unique, repeats
+
+
+def tasks_of(layers: Sequence[LayerShape], batch: int, links: Sequence[Link] = ()) -> list[Task]:
+    """The layers of a network as tasks; with `links`, activations may stay on chip between them."""
+    pairs = zip(layers, links or [Link(0, True)] * len(layers), strict=True)
+    return [Task(shape=shape, batch=batch, first=i == 0, found=link.found, stored=link.stored) for i, (shape, link) in enumerate(pairs)]
 
 
 @read_once(4)
@@ -146,13 +159,13 @@ def read_again(path: Path) -> FittedModel:
 def _sources() -> tuple[Path, ...]:
     """The modules that decide numbers, in a fixed order."""
     here = Path(__file__).parent
-    own = [here / f"{name}.py" for name in ("chunks", "curves", "evaluate", "pareto", "space", "sweep", "tilings")]
+    own = [here / f"{name}.py" for name in ("chains", "chunks", "curves", "evaluate", "on_chip", "pareto", "space", "sweep", "tilings")]
     return tuple(own + [here.parent / room / f"{name}.py" for room, names in _OTHERS.items() for name in names])
 
 
 _OTHERS = {
-    "fit": ("blocks", "compose", "cycles", "laws", "model"),
-    "hw": ("config", "dram", "dram_part", "layers", "lowering", "tensors", "tile_plan", "tiling", "tiling_choice"),
+    "fit": ("blocks", "compose", "cycles", "laws", "model", "transfers"),
+    "hw": ("config", "dram", "dram_part", "layers", "lowering", "on_chip", "on_chip_choice", "tensors", "tile_plan", "tiling", "tiling_choice"),
 }
 
 

@@ -26,7 +26,7 @@ MARGIN = click.option("--margin", type=float, default=0.1, show_default=True, he
 OBJECTIVE = click.option(
     "--objective", type=click.Choice(["latency", "energy", "edp"]), default="latency", show_default=True, help="What each layer's tiling minimises."
 )  # fmt: skip
-NETWORK = click.option("--network", default="", help="Networks, by name or YAML file, separated by commas.  [default: alexnet's convolutions, and all of it]")
+NETWORK = click.option("--network", default="", help="Networks, by name, YAML or ONNX file, separated by commas.  [default: alexnet_conv,alexnet]")
 BATCH = click.option("--batch", default="1,16", show_default=True, help="Batch sizes, separated by commas.")
 DRAM = click.option("--dram", default="lpddr3_1600_x32", show_default=True, help="A DRAM part of hw/dram_parts, or a YAML file.")
 CHANNELS = click.option("--channels", type=int, default=1, show_default=True, help="DRAM channels.")
@@ -42,6 +42,10 @@ LATENCY = click.option("--max-latency-s", type=float, help="Longest time of a ba
 WITH_AREA = click.option("--with-area", is_flag=True, help="Make chip area the front's third axis.")
 SRAM_RAIL = click.option("--sram-vdd-v", type=float, help="Own rail of the memories, V; the core's supply where higher.  [default: the least they work at]")
 SINGLE_RAIL = click.option("--single-rail", is_flag=True, help="No such rail: only voltages at which the memories work.")
+ON_CHIP = click.option(
+    "--on-chip/--no-on-chip", default=False, show_default=True,
+    help="Keep what the next layer reads on chip where it fits and that is better, as the compiler does for ONNX models.",
+)  # fmt: skip
 CORNER = click.option(
     "--corner", type=click.Choice(["typical", "slow"]), default="typical", show_default=True,
     help="Whose fmax sets the clocks: typical chips', or slow ones' (process ss), with which every chip keeps up. Energy is always a typical chip's.",
@@ -73,17 +77,19 @@ JSON = click.option("--json", "as_json", is_flag=True, help="Print the result as
 @MEM_CLK
 @MARGIN
 @OBJECTIVE
+@ON_CHIP
 @WORKERS
 @SCHEDULER
 @JSON
 def explore(
     technology: str, model: Path | None, space: str, out: Path, network: str, batch: str, dram: str, channels: int, idle_state: str, idle_timeout_s: float,
     free_memory: bool, max_area_mm2: float | None, max_power_w: float | None, max_latency_s: float | None, with_area: bool, sram_vdd_v: float | None,
-    single_rail: bool, corner: str, mem_clk_hz: float, margin: float, objective: str, workers: int | None, scheduler: str | None, as_json: bool,
+    single_rail: bool, corner: str, mem_clk_hz: float, margin: float, objective: str, on_chip: bool, workers: int | None,
+    scheduler: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Evaluate all architectures of a design space at all voltages and back biases; write Pareto fronts, DVFS sweeps, layers and every effectiveness."""
     from explore.chunks import Constraints
-    from explore.exploration import cases_of, default_cases, explore_all
+    from explore.exploration import DEFAULT_NETWORKS, cases_of, explore_all
     from fit.fitting import beside
     from fit.model import read_model
     from hw.dram import DramPolicy
@@ -91,7 +97,7 @@ def explore(
 
     model = model or _model_path(technology)
     read_model(model, technology=technology)
-    cases = cases_of(_list(network), _whole_numbers("batch", batch)) if network else default_cases()
+    cases = cases_of(_list(network) or DEFAULT_NETWORKS, _whole_numbers("batch", batch), on_chip=on_chip)
     found = explore_all(
         model_path=model, space=space, out=out, cases=cases, dram=dram, channels=channels,
         policy=parse(DramPolicy, {"idle_state": idle_state, "timeout_s": idle_timeout_s}, "--idle-state"), free_memory=free_memory,
@@ -139,30 +145,35 @@ def _whole_numbers(what: str, text: str) -> list[int]:
 @SRAM_RAIL
 @MEM_CLK
 @MARGIN
+@ON_CHIP
 @JSON
 def schedule(
     technology: str, model: Path | None, design: str, network: str, batch: int, deadline_s: float | None, energy_budget_j: float | None, max_points: int,
     voltages: int, transition_s: float, transition_j: float, window_rows: int | None, dram: str, sram_vdd_v: float | None, mem_clk_hz: float,
-    margin: float, as_json: bool,
+    margin: float, on_chip: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Choose a voltage and clock for each layer under a deadline or an energy budget, beside what simpler ways would take."""
     import numpy as np
 
+    from explore.chains import find_network
     from explore.evaluate import Conditions
     from explore.planning import layer_table, network_layers, plan_network, run_plan
     from explore.schedules import Transitions
     from fit.model import read_model
     from hw.config import load_design
     from hw.dram import load_dram_part
-    from hw.layers import load_network
+    from hw.errors import ConfigError
     from hw.settings import parse
 
+    if on_chip and window_rows:
+        raise ConfigError("on-chip must not be given with --simulate: layers run as a list, each through DRAM; leave one of the options out")
     fitted, config = read_model(model or _model_path(technology), technology=technology), load_design(design)
     options = {"transition_s": transition_s, "transition_j": transition_j, "max_points": max_points}
     transitions = parse(Transitions, options, "command line")
     conditions = Conditions(dram=load_dram_part(dram), mem_clk_hz=mem_clk_hz, margin=margin, sram_vdd_v=sram_vdd_v)
     vdd_v = np.round(np.linspace(fitted.voltage_range_v[0], fitted.reference_vdd_v, voltages), 6)
-    table = layer_table(fitted, config, network_layers(load_network(network), window_rows), batch, conditions, vdd_v)
+    found_network = find_network(network, on_chip=on_chip)
+    table = layer_table(fitted, config, network_layers(found_network.network, window_rows), batch, conditions, vdd_v, found_network.own_links)
     found = plan_network(table, transitions, deadline_s=deadline_s, budget_j=energy_budget_j)
     measured = run_plan(config, table, found[0].plan, transitions, conditions, batch) if window_rows else None
     best = found[0].plan.points

@@ -38,10 +38,11 @@ def nearest_clock(period_s: float) -> int:
 
 @njit(cache=True)
 def layer_s(
-    a: Architecture, l: LoweredLayer, t: Tiling, n: Traffic, dram: DramTimes, core_s: float, memory_s: float, k: Coefficients  # noqa: E741
+    a: Architecture, l: LoweredLayer, t: Tiling, n: Traffic, dram: DramTimes, core_s: float, memory_s: float, k: Coefficients,  # noqa: E741
+    copied_words: float = 0.0, copies: float = 0.0,
 ) -> float:  # fmt: skip
     """Time of a layer: that of the cycle model, but at least as long as the DRAM is busy."""
-    return max(layer_cycles(a, l, t, n, dram, core_s, memory_s, k).total * core_s, dram.total_s * k.dram)
+    return max(layer_cycles(a, l, t, n, dram, core_s, memory_s, k, copied_words, copies).total * core_s, dram.total_s * k.dram)
 
 
 _inlined_cycles = njit(cache=True, inline="always")(layer_cycles.py_func)
@@ -51,17 +52,17 @@ _inlined_cycles = njit(cache=True, inline="always")(layer_cycles.py_func)
 @njit(cache=True)
 def layer_times(
     a: Architecture, l: LoweredLayer, t: Tiling, n: Traffic, dram: DramTimes, periods_s: NDArray, number: int, memory_s: float,  # noqa: E741
-    k: Coefficients, out: NDArray,
+    k: Coefficients, copied_words: float, copies: float, out: NDArray,
 ) -> None:  # fmt: skip
     """`layer_s` at the first `number` of `periods_s`, into `out`."""
     for i in range(number):
-        out[i] = max(_inlined_cycles(a, l, t, n, dram, periods_s[i], memory_s, k).total * periods_s[i], dram.total_s * k.dram)
+        out[i] = max(_inlined_cycles(a, l, t, n, dram, periods_s[i], memory_s, k, copied_words, copies).total * periods_s[i], dram.total_s * k.dram)
 
 
 @njit(cache=True)
 def _curve(
     a: Architecture, l: LoweredLayer, t: Tiling, n: Traffic, dram: DramTimes, low_s: float, high_s: float, memory_s: float,  # noqa: E741
-    k: Coefficients, knots: NDArray, x: NDArray, y: NDArray,
+    k: Coefficients, copied_words: float, copies: float, knots: NDArray, x: NDArray, y: NDArray,
 ) -> int:  # fmt: skip
     """Write rows (period, time, slope to the left, slope to the right) of `knots` [MAX_KNOTS, 4] by rising period from low_s to high_s; return how many.
 
@@ -69,7 +70,7 @@ def _curve(
     x, y: room for four numbers.
     """
     x[0], x[1], x[2], x[3] = low_s, low_s * (1 + _STEP), high_s * (1 - _STEP), high_s
-    layer_times(a, l, t, n, dram, x, 4, memory_s, k, y)
+    layer_times(a, l, t, n, dram, x, 4, memory_s, k, copied_words, copies, y)
     knots[0, 0], knots[0, 1], knots[0, 3] = x[0], y[0], (y[1] - y[0]) / (x[0] * _STEP)
     knots[1, 0], knots[1, 1], knots[1, 2] = x[3], y[3], (y[3] - y[2]) / (x[3] * _STEP)
     count, i = 2, 0
@@ -87,7 +88,7 @@ def _curve(
         if not x0 * (1 + _STEP) < meeting < x1 * (1 - _STEP):
             meeting = np.sqrt(x0 * x1)
         x[0], x[1], x[2] = meeting, meeting * (1 - _STEP), meeting * (1 + _STEP)
-        layer_times(a, l, t, n, dram, x, 3, memory_s, k, y)
+        layer_times(a, l, t, n, dram, x, 3, memory_s, k, copied_words, copies, y)
         for j in range(count, i + 1, -1):
             knots[j] = knots[j - 1]
         knots[i + 1, 0], knots[i + 1, 1] = meeting, y[0]
@@ -100,14 +101,16 @@ def _curve(
 
 @njit(cache=True)
 def times_at(rows: tuple[NDArray, ...], wanted: NDArray, memory_s: float, k: Coefficients, out: NDArray) -> None:
-    """Fill out [rows, CLOCKS_HZ] with `layer_s` at the `wanted` of these clocks. `rows`: numbers, layers, tilings, traffic, times [rows, fields]."""
-    numbers, layers, tilings, traffic, times = rows
+    """Fill out [rows, CLOCKS_HZ] with `layer_s` at the `wanted` of these clocks. `rows`: numbers, layers, tilings, traffic, times
+    [rows, fields], and the words and number of COPYs [rows, 2]."""
+    numbers, layers, tilings, traffic, times, copies = rows
     clocks = np.flatnonzero(wanted)
     periods, found = 1 / CLOCKS_HZ[clocks], np.zeros(len(clocks))
     for row in range(len(out)):
         a, l = Architecture(*to_fixed_tuple(numbers[row], _ARCHITECTURE)), LoweredLayer(*to_fixed_tuple(layers[row], _LAYER))  # noqa: E741
         t, n = Tiling(*to_fixed_tuple(tilings[row], _TILING)), Traffic(*to_fixed_tuple(traffic[row], _TRAFFIC))
-        layer_times(a, l, t, n, DramTimes(*to_fixed_tuple(times[row], _TIMES)), periods, len(clocks), memory_s, k, found)
+        dram = DramTimes(*to_fixed_tuple(times[row], _TIMES))
+        layer_times(a, l, t, n, dram, periods, len(clocks), memory_s, k, float(copies[row, 0]), float(copies[row, 1]), found)
         for i in range(len(clocks)):
             out[row, clocks[i]] = found[i]
 
@@ -119,14 +122,15 @@ def curves(rows: tuple[NDArray, ...], at: NDArray, memory_s: float, k: Coefficie
     kinks [curves, MAX_KNOTS - 1]: periods where a piece ends and the next begins, rising, infinite from the last on; lines [curves,
     MAX_KNOTS - 1, 2]: time at period 0 and slope of each piece.
     """
-    numbers, layers, tilings, traffic, times = rows
+    numbers, layers, tilings, traffic, times, copies = rows
     knots, x, y = np.zeros((MAX_KNOTS, 4)), np.zeros(4), np.zeros(4)
     for i in range(len(at)):
         row, clock = at[i, 0], at[i, 1]
         a, l = Architecture(*to_fixed_tuple(numbers[row], _ARCHITECTURE)), LoweredLayer(*to_fixed_tuple(layers[row], _LAYER))  # noqa: E741
         t, n = Tiling(*to_fixed_tuple(tilings[row], _TILING)), Traffic(*to_fixed_tuple(traffic[row], _TRAFFIC))
         dram = DramTimes(*to_fixed_tuple(times[row], _TIMES))
-        count = _curve(a, l, t, n, dram, EDGES_S[clock + 1], EDGES_S[clock], memory_s, k, knots, x, y)
+        copied_words, number = float(copies[row, 0]), float(copies[row, 1])
+        count = _curve(a, l, t, n, dram, EDGES_S[clock + 1], EDGES_S[clock], memory_s, k, copied_words, number, knots, x, y)
         kinks[i] = np.inf
         kinks[i, : count - 2] = knots[1 : count - 1, 0]
         for piece in range(count - 1):

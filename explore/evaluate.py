@@ -1,7 +1,8 @@
 """Chosen architectures x operating points x layers, in arrays: time, energy by part, traffic and bound of each.
 
-A layer runs from DRAM to DRAM and a network's layers one after the other. The core is at an operating point; the memory side is
-at nominal voltage and `mem_clk_hz`; the DRAM does not scale. `explore.sweep` computes the same sums for whole spaces, without the parts.
+A network's layers run one after the other, each from DRAM to DRAM unless it may find its input on chip (`Task.found`). The core is at an operating
+point; the memory side is at nominal voltage and `mem_clk_hz`; the DRAM does not scale. `explore.sweep` computes the same sums for whole spaces, without
+the parts.
 """
 
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from numba.np.unsafe.ndarray import to_fixed_tuple
 from numpy.typing import NDArray
 
 from explore.curves import CLOCKS_HZ, LONGEST_S, SHORTEST_S, nearest_clock, time_s
+from explore.on_chip import Ends, Links, ends
 from explore.space import Architectures
 from explore.tilings import Rows, Searched, search
 from fit.compose import EVENT_COUNTS, DesignLaws, Designs, Terms, design_laws, event_counts, predict
@@ -42,11 +44,16 @@ _DRAM_BOUND = BOUNDS.index("dram")
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """A layer over a batch; the first layer of a network may be folded (`hw.lowering`), because the host writes its input."""
+    """A layer over a batch; the first layer of a network may be folded (`hw.lowering`), because the host writes its input.
+
+    `found` of its operands may be on chip, left there by the task before it in the list; its own output is `stored` even if it stays for the next.
+    """
 
     shape: LayerShape
     batch: int
     first: bool = False
+    found: int = 0
+    stored: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,24 +126,34 @@ _idle_times = njit(cache=True, inline="always")(idle_times)
 @dataclass(frozen=True, kw_only=True)
 class Results:
     """values [architectures, tasks, points, QUANTITIES], NaN where a layer fits no tiling; bound [architectures, tasks, points], an
-    index into `fit.cycles.BOUNDS`, and tilings [architectures, tasks, points, 5], both -1 there."""
+    index into `fit.cycles.BOUNDS`, tilings [architectures, tasks, points, 5] and state [architectures, tasks, points], what stays on chip (an index into
+    `explore.on_chip.STATE_NAMES`), all -1 there."""
 
     values: NDArray
     bound: NDArray
     tilings: NDArray
+    state: NDArray
 
 
 def lower_all(architectures: Architectures, tasks: Sequence[Task]) -> NDArray:
     """[tasks, fields of LoweredLayer] for architectures of one array: a layer is lowered for its cols and lanes, whatever the rest is."""
+    return _lowered(architectures, tasks)[0]
+
+
+def _lowered(architectures: Architectures, tasks: Sequence[Task]) -> tuple[NDArray, list[Ends]]:
+    """The same, and the layers' `explore.on_chip.Ends`."""
     config = architectures.config(0)
     for task in tasks:
-        key = (config.array.cols, config.array.lanes, config.precision, task)
+        key = (config.array.cols, config.array.lanes, config.precision, task.shape, task.batch, task.first)
         if key not in _LOWERED:
-            _LOWERED[key] = lower(config, task.shape, batch=task.batch, fold=task.first and folds(task.shape, config.array.lanes)).numbers
-    return np.array([_LOWERED[config.array.cols, config.array.lanes, config.precision, task] for task in tasks], dtype=np.int64)
+            lowering = lower(config, task.shape, batch=task.batch, fold=task.first and folds(task.shape, config.array.lanes))
+            _LOWERED[key] = lowering.numbers, ends(lowering)
+    array = (config.array.cols, config.array.lanes, config.precision)
+    found = [_LOWERED[*array, task.shape, task.batch, task.first] for task in tasks]
+    return np.array([numbers for numbers, _ in found], dtype=np.int64), [one for _, one in found]
 
 
-_LOWERED: dict[tuple, LoweredLayer] = {}
+_LOWERED: dict[tuple, tuple[LoweredLayer, Ends]] = {}
 """What `lower_all` has found in this process."""
 
 
@@ -154,16 +171,18 @@ def laws_at(
 
 def search_all(
     model: FittedModel, architectures: Architectures, tasks: Sequence[Task], conditions: Conditions, vdd_v: NDArray, wanted: NDArray | None = None,
-    known: dict | None = None,
+    known: dict | None = None, alike: int | None = None,
 ) -> tuple[Searched, NDArray]:  # fmt: skip
     """Tilings of `tasks` on architectures of one array (`explore.tilings.search` at the clocks `wanted`), and the lowered layers.
 
     What was found for the least latency is kept in `known` if given and taken from there again: energies do not matter to it.
     """
-    layers, table = lower_all(architectures, tasks), np.stack(architectures.numbers(), axis=1)
+    (layers, layer_ends), table = _lowered(architectures, tasks), np.stack(architectures.numbers(), axis=1)
     part, k = conditions.part, coefficients(model)
+    links = Links(np.array([task.found for task in tasks], dtype=np.int64), np.array([task.stored for task in tasks], dtype=np.int64), layer_ends)
     timing = part and part.model_dump_json(include={"geometry", "bus", "bank", "refresh"})
-    given = (table.tobytes(), layers.tobytes(), timing, conditions.mem_clk_hz, conditions.channels, k, None if wanted is None else wanted.tobytes())
+    given = (table.tobytes(), layers.tobytes(), timing, conditions.mem_clk_hz, conditions.channels, k, None if wanted is None else wanted.tobytes(),
+             links.found.tobytes(), links.stored.tobytes())  # fmt: skip
     known = known if conditions.objective == "latency" else None
     if known is not None and given in known:
         return known[given], layers
@@ -180,7 +199,7 @@ def search_all(
 
     searched = search(
         table, layers, part, 1 / conditions.mem_clk_hz, k, objective=OBJECTIVES.index(conditions.objective), channels=conditions.channels,
-        wanted=wanted, energies=energies,
+        wanted=wanted, energies=energies, links=links, alike=alike,
     )  # fmt: skip
     if known is not None:
         known[given] = searched
@@ -299,6 +318,8 @@ def layer_rows(
     numbers = dict(zip(Architecture._fields, rows.numbers.T, strict=True))
     useful = None if tasks is None else np.array([useful_multiplications(task.shape, task.batch) for task in tasks])[rows.layer]
     counts = event_counts(numbers | {"axi_data_bits": 8 * numbers["axi_bytes"]}, t, useful)
+    for name in ("load_items", "output_reads"):  # COPYs read the output banks, and the load engine writes
+        counts[name] = counts[name] + rows.copies[:, 0]
     return LayerRows(
         counts=np.stack([np.asarray(counts[name], dtype=float) for name in EVENT_COUNTS], axis=1), moving_j=moving_j(conditions, rows),
         busy_s=rows.times[:, DramTimes._fields.index("total_s")] * dram_factor, gaps=np.asarray(t.computes, dtype=float),
@@ -314,12 +335,12 @@ def clock_hz(designs: Designs, conditions: Conditions) -> NDArray:
 
 @njit(cache=True)
 def _evaluate(
-    group: NDArray, choice: NDArray, lowered: NDArray, found: tuple[NDArray, NDArray, NDArray, NDArray], curve: tuple[NDArray, NDArray, NDArray],
+    group: NDArray, choice: NDArray, lowered: NDArray, found: tuple[NDArray, ...], curve: tuple[NDArray, NDArray, NDArray],
     rows: LayerRows, chip: Chip, idle: Idle, periods: NDArray, voltage: NDArray, memory_s: float, k: Coefficients, values: NDArray, bounds: NDArray,
-    tilings: NDArray,
+    tilings: NDArray, states: NDArray,
 ) -> None:  # fmt: skip
-    """Fill `Results`; see there. `found` are numbers, tilings, traffic and times of the rows."""
-    numbers, row_tilings, traffic, times = found
+    """Fill `Results`; see there. `found` are numbers, tilings, traffic, times, copies and state of the rows."""
+    numbers, row_tilings, traffic, times, copies, row_state = found
     which, kinks, lines = curve
     for i in range(values.shape[0]):
         for p in range(values.shape[2]):
@@ -333,7 +354,7 @@ def _evaluate(
                 t, n = Tiling(*to_fixed_tuple(row_tilings[row], _TILING)), Traffic(*to_fixed_tuple(traffic[row], _TRAFFIC))
                 dram = DramTimes(*to_fixed_tuple(times[row], _TIMES))
                 total_s = time_s(kinks[which[row, clock]], lines[which[row, clock]], core_s)
-                cycles = layer_cycles(a, l, t, n, dram, core_s, memory_s, k)
+                cycles = layer_cycles(a, l, t, n, dram, core_s, memory_s, k, float(copies[row, 0]), float(copies[row, 1]))
                 memory_cycles = total_s / memory_s
                 out = values[i, j, p]
                 out[0], out[1] = total_s, total_s / core_s
@@ -352,35 +373,41 @@ def _evaluate(
                 out[11] = total_s * idle.phy_w + out[9] + out[10]
                 out[12], out[13] = rows.read_bytes[row], rows.write_bytes[row]
                 bounds[i, j, p] = cycles.bound if cycles.total * core_s >= rows.busy_s[row] else _DRAM_BOUND
-                tilings[i, j, p] = row_tilings[row]
+                tilings[i, j, p], states[i, j, p] = row_tilings[row], row_state[row]
 
 
 def evaluate(
     model: FittedModel, architectures: Architectures, tasks: Sequence[Task], conditions: Conditions, vdd_v: NDArray, frequency_hz: NDArray, voltage: NDArray,
-    back_bias_v: NDArray | None = None,
+    back_bias_v: NDArray | None = None, alike: bool = False,
 ) -> Results:  # fmt: skip
-    """`Results` at points of clock frequency_hz [architectures, points] and index voltage [points] into vdd_v and back_bias_v (by default the model's)."""
+    """`Results` at points of clock frequency_hz [architectures, points] and index voltage [points] into vdd_v and back_bias_v (by default the model's).
+
+    `alike`: layers of which one may find its input on chip have the same tilings at all points, so that each of them may run at another: those chosen
+    for the middle of the clocks.
+    """
     cells = (len(architectures), len(tasks), len(voltage))
     values, bound, tilings = np.full((*cells, len(QUANTITIES)), np.nan), np.full(cells, -1), np.full((*cells, _TILING), -1)
+    state = np.full(cells, -1)
     k = coefficients(model)
     periods = 1 / np.broadcast_to(np.asarray(frequency_hz, dtype=float), (cells[0], cells[2]))
     if np.any((periods < SHORTEST_S) | (periods > LONGEST_S)):
         raise ModelError(f"core clocks must be {1 / LONGEST_S:g} to {1 / SHORTEST_S:g} Hz, not others; see explore/curves.py")
     for own in architectures.by_array():
         one = architectures[own]
-        searched, lowered = search_all(model, one, tasks, conditions, vdd_v, wanted=wanted_clocks(periods[own]))
+        middle = nearest_clock(np.exp(np.log(periods[own]).mean())) if alike else None
+        searched, lowered = search_all(model, one, tasks, conditions, vdd_v, wanted=wanted_clocks(periods[own]), alike=middle)
         rows, chip = layer_rows(searched.rows, conditions, k.dram, tasks), chip_laws(laws_at(model, one, conditions, vdd_v, back_bias_v), conditions)
-        v, b, t = values[own], bound[own], tilings[own]
-        found = (searched.rows.numbers, searched.rows.tilings, searched.rows.traffic, searched.rows.times)
+        v, b, t, s, r = values[own], bound[own], tilings[own], state[own], searched.rows
+        found = (r.numbers, r.tilings, r.traffic, r.times, r.copies, r.state)
         _evaluate(
             searched.group, searched.choice, lowered, found, (searched.curve, searched.kinks, searched.lines), rows, chip, idle_powers(conditions),
             np.ascontiguousarray(periods[own]),
-            np.asarray(voltage, dtype=np.int64), 1 / conditions.mem_clk_hz, k, v, b, t,
+            np.asarray(voltage, dtype=np.int64), 1 / conditions.mem_clk_hz, k, v, b, t, s,
         )  # fmt: skip
-        values[own], bound[own], tilings[own] = v, b, t
+        values[own], bound[own], tilings[own], state[own] = v, b, t, s
     if np.any(values < 0):
         raise ModelError("every time and energy must be at least 0, and the model predicts less; check the fit")
-    return Results(values=values, bound=bound, tilings=tilings)
+    return Results(values=values, bound=bound, tilings=tilings, state=state)
 
 
 def predict_designs(

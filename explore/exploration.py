@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from explore import frames
+from explore.chains import ALEXNET_CONV, find_network
 from explore.chunks import FRONT, REFUSALS, Case, Constraints, Job, back_biases, check, evaluate_all, merge_fronts, read_block
 from explore.dvfs import at_edge, compare_sweeps
 from explore.pareto import hypervolume
@@ -24,9 +25,9 @@ from flow.characterize import source_commit
 from flow.files import write_text_whole, write_whole
 from hw.dram import DramPolicy
 from hw.errors import ConfigError, ModelError
-from hw.layers import load_network
 
 OUT = Path("build/explore")
+DEFAULT_NETWORKS = (ALEXNET_CONV, "alexnet")
 DRAM = "lpddr3_1600_x32"
 SWEPT = 5
 """Architectures of the highest effectiveness whose sweeps are written, for each case."""
@@ -46,17 +47,15 @@ class Exploration:
 
 def default_cases() -> tuple[Case, ...]:
     """AlexNet's convolutions and the whole of AlexNet, batch 1 and 16."""
-    whole = load_network("alexnet")
-    convolutions = whole.select([layer.name for layer in whole.layers if layer.kind == "conv"], "alexnet_conv")
-    return tuple(Case(network=network, whole=whole, batch=batch) for network in (convolutions, whole) for batch in (1, 16))
+    return cases_of(DEFAULT_NETWORKS, (1, 16))
 
 
-def cases_of(networks: Sequence[str], batches: Sequence[int]) -> tuple[Case, ...]:
-    """Networks, by name or path, each at each batch size."""
-    loaded = [load_network(name) for name in networks]
+def cases_of(networks: Sequence[str], batches: Sequence[int], *, on_chip: bool = False) -> tuple[Case, ...]:
+    """Networks, by name or path, each at each batch size; with `on_chip`, activations stay on chip between layers where that is better."""
+    loaded = [find_network(name, on_chip=on_chip) for name in networks]
     if not loaded or not batches or min(batches) < 1:
         raise ConfigError("networks and batches must be given, each batch at least 1, and are not; give for example --network alexnet --batch 1,16")
-    return tuple(Case(network=network, whole=network, batch=batch) for network in loaded for batch in batches)
+    return tuple(Case(network=one.network, whole=one.whole, batch=batch, links=one.links) for one in loaded for batch in batches)
 
 
 def explore_all(
@@ -268,6 +267,7 @@ def _record(job: Job, model: FittedModel, blocks: _Blocks, summaries: list[dict]
     return {
         "points_version": POINTS_VERSION, "command": command, "space": job.space.model_dump(mode="json"), "dram": frames.dram_name(job),
         "dram_policy": job.policy.model_dump(), "mem_clk_hz": job.mem_clk_hz, "margin": job.margin, "objective": job.objective,
+        "on_chip": any(case.links for case in job.cases),
         "constraints": asdict(job.constraints), "front_axes": ["throughput_ips", "efficiency_gops_w"] + ["area_um2"] * job.with_area,
         "nominal_vdd_v": model.reference_vdd_v, "precision": f"a{job.space.activation_bits}w{job.space.weight_bits}", "technology": model.technology,
         "corner": {"process": model.process, "clock_process": (job.clocks() or model).process, "temperature_c": model.temperature_c},

@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 
 from explore.chunks import Case, Job
 from explore.evaluate import QUANTITIES, clock_hz, evaluate, predict_designs, sram_supplies, total
+from explore.on_chip import STATE_NAMES
 from explore.points import LAYER_COLUMNS, POINT_COLUMNS, POINTS_VERSION
 from explore.space import ARRAY_AXES, AXES, Architectures
 from fit.cycles import BOUNDS
@@ -121,6 +122,7 @@ def layers(job: Job, model: FittedModel, number: int, choices: dict[str, tuple[i
                     "layer": [tasks[i].shape.name for i in indices], "repeats": repeats[number, indices], "core_cycles": v["core_cycles"],
                     "utilization": macs / (multipliers * v["core_cycles"]),
                     "dram_energy_j": sum(v[name] for name in DRAM_PARTS), "bound": np.array(BOUNDS, dtype=object)[results.bound[0, :, 0]],
+                    "on_chip": np.array(STATE_NAMES, dtype=object)[results.state[0, :, 0]],
                 }
             )[list(LAYER_COLUMNS)]
         )  # fmt: skip

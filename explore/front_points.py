@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from explore.exploration import default_cases
+from explore.chains import find_network
 from explore.frames import ORDERS
 from explore.front_design import architecture_of
 from explore.points import LAYER_COLUMNS, POINT_COLUMNS, POINTS_VERSION, read_run, read_table
@@ -16,7 +16,7 @@ from flow.cache import file_hash
 from flow.corner import Corner
 from hw.config import AcceleratorConfig
 from hw.errors import ConfigError
-from hw.layers import LayerShape, Network, load_network
+from hw.layers import LayerShape, Network
 from hw.tiling import Tiling
 
 
@@ -97,10 +97,10 @@ def read_front(folder: Path, model_path: Path, network: str | None = None, batch
     points, layers = read_table(folder, "pareto", POINT_COLUMNS), read_table(folder, "layers", LAYER_COLUMNS)
     if run["inputs"]["model"] != file_hash(model_path):
         raise ConfigError(f"model must be the one that was explored, not another ({model_path}); run `voltfront explore` again")
-    known = {case.network.name: case for case in default_cases()}
+    if run.get("on_chip"):
+        raise ConfigError(f"exploration must be one in which every layer goes through DRAM, as single layers are simulated ({folder}); leave --on-chip out")
     name = network or str(points["network"].iloc[0])
-    found = known[name].network if name in known else load_network(name)
-    whole = known[name].whole if name in known else found
+    found, whole, _ = find_network(name)
     points, layers = points[points["network"] == found.name], layers[layers["network"] == found.name]
     batch = int(points["batch"].iloc[0]) if batch is None and len(points) else batch
     points, layers = points[points["batch"] == batch], layers[layers["batch"] == batch]

@@ -8,7 +8,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from explore.evaluate import Conditions, Task, clock_hz, evaluate, idle_powers, predict_designs
+from explore.chains import Link
+from explore.chunks import tasks_of
+from explore.evaluate import Conditions, clock_hz, evaluate, idle_powers, predict_designs
 from explore.schedules import Plan, Strategy, Transitions, best_plan, strategies
 from explore.space import of_config
 from fit.model import FittedModel
@@ -39,14 +41,17 @@ class LayerTable:
 
 
 def layer_table(
-    model: FittedModel, config: AcceleratorConfig, layers: Sequence[LayerShape], batch: int, conditions: Conditions, vdd_v: NDArray
+    model: FittedModel, config: AcceleratorConfig, layers: Sequence[LayerShape], batch: int, conditions: Conditions, vdd_v: NDArray, links: Sequence[Link] = ()
 ) -> LayerTable:  # fmt: skip
-    """`LayerTable` of `layers` one after the other, clocks at fmax less margin; raises `ConfigError` naming a layer that fits no tiling."""
+    """`LayerTable` of `layers` one after the other, clocks at fmax less margin; raises `ConfigError` naming a layer that fits no tiling. With the layers'
+    `links`, activations stay on chip where that is better at the middle one of the clocks, and so at all of them."""
     one = of_config(config)
     designs = predict_designs(model, one, vdd_v, conditions)
     frequency, points = clock_hz(designs, conditions), np.arange(len(vdd_v))
-    tasks = [Task(shape=shape, batch=batch, first=i == 0) for i, shape in enumerate(layers)]
-    found = [evaluate(model, one, tasks, conditions, vdd_v, frequency, voltage) for voltage in (points, np.full(len(vdd_v), len(vdd_v) - 1))]
+    tasks = tasks_of(layers, batch, links)
+    found = [
+        evaluate(model, one, tasks, conditions, vdd_v, frequency, voltage, alike=True) for voltage in (points, np.full(len(vdd_v), len(vdd_v) - 1))
+    ]
     misfit = np.flatnonzero(np.isnan(found[0].values[0, :, 0, 0]))
     if len(misfit):
         raise ConfigError(f"buffers must let layer {layers[misfit[0]].name} fit, which those of {config.name} do not; make them larger")

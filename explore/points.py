@@ -13,7 +13,7 @@ _HARDWARE = "see hw.config"
 
 POINT_COLUMNS: dict[str, str] = {
     "points_version": "version of this format",
-    "network": "name of the network; its layers run one after the other, each from DRAM to DRAM",
+    "network": "name of the network; its layers run one after the other, each from DRAM to DRAM but for what stays on chip (--on-chip)",
     "batch": "images a batch",
     "precision": "a<activation bits>w<weight bits>",
     "technology": "name of the technology",
@@ -95,6 +95,7 @@ LAYER_COLUMNS: dict[str, str] = {
         "latency_s", "core_energy_j", "core_leakage_energy_j", "memory_side_energy_j", "dram_energy_j", "dram_core_energy_j", "dram_io_energy_j",
         "dram_phy_energy_j", "dram_background_energy_j", "dram_refresh_energy_j", "dram_read_bytes", "dram_write_bytes")},
     "bound": "what sets the pace of most steps",
+    "on_chip": "which of its activations stay on chip between it and the layer before or behind (--on-chip): none, input, output, both",
 }  # fmt: skip
 """Columns of `layers.csv`."""
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from explore.chains import Found, find_network
 from explore.evaluate import Conditions
-from explore.exploration import default_cases
 from explore.front_design import architecture_of
 from explore.planning import LayerTable, layer_table, plan_network
 from explore.points import LAYER_COLUMNS, POINT_COLUMNS, read_run, read_table
@@ -17,7 +17,6 @@ from fit.model import FittedModel, read_model
 from hw.dram import DramPolicy
 from hw.dram_part import load_dram_part
 from hw.errors import ConfigError
-from hw.layers import Network, load_network
 from hw.settings import parse
 
 SLACK = 1.5
@@ -44,7 +43,7 @@ def schedules(run: Mapping, pareto: pd.DataFrame, layers: pd.DataFrame, model: F
         if found is None:
             continue
         own = pareto[(pareto["network"] == network) & (pareto["batch"] == batch) & (pareto["architecture"] == architecture)]
-        table = layer_table(model, architecture_of(run, own.iloc[0]), found.layers, int(batch), conditions, vdd_v)
+        table = layer_table(model, architecture_of(run, own.iloc[0]), found.network.layers, int(batch), conditions, vdd_v, found.own_links)
         deadline_s = SLACK * float(table.time_s[:, -1].sum())
         for strategy in plan_network(table, Transitions(), deadline_s=deadline_s, budget_j=None):
             same = {"network": network, "batch": batch, "dram": dram, "architecture": architecture, "deadline_s": deadline_s}
@@ -67,15 +66,14 @@ def _voltages(run: Mapping, model: FittedModel) -> np.ndarray:
     return vdd_v[np.unique(np.linspace(0, len(vdd_v) - 1, min(_POINTS, len(vdd_v))).round().astype(int))]
 
 
-def _network(run: Mapping, name: str, batch: int) -> Network | None:
+def _network(run: Mapping, name: str, batch: int) -> Found | None:
     """The network that was explored under that name, if it is one that can be found again."""
     try:
-        known = {case.network.name: case.network for case in default_cases()}
-        network = known[name] if name in known else load_network(name)
+        found = find_network(name, on_chip=bool(run.get("on_chip")))
     except ConfigError:
         return None
     explored = next(result for result in run["results"] if result["network"] == name and result["batch"] == batch)
-    return network if network.macs * batch == explored["macs"] else None
+    return found if found.network.macs * batch == explored["macs"] else None
 
 
 def _rows(table: LayerTable, strategy: Strategy) -> pd.DataFrame:

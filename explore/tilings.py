@@ -5,9 +5,10 @@ them moves depends on the banks only through what these hold at once (`hw.tile_p
 nearly all work: every different tiling is measured once, ranked by a rough time at `ROUGH_HZ`, and of each combination the
 `KEPT` best of each clock and the one that moves the fewest bytes are timed by the cycle model at each of `CLOCKS_HZ` that is wanted. There the
 objective decides, and of equals what they move; between clocks the nearest one's tiling is used, and only what is used gets its curve (`explore.curves`).
+Layers of which one may leave its output on chip for the next are decided together (`explore.on_chip`), with more tilings of each.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +17,7 @@ from numba.np.unsafe.ndarray import to_fixed_tuple
 from numpy.typing import NDArray
 
 from explore.curves import CLOCKS_HZ, MAX_KNOTS, curves, times_at
+from explore.on_chip import FOUND, LEFT, LIMITS, STATES, Links, bank_words, choose_together, copies_between, shortlist, staying, usual_tiling
 from fit.cycles import Coefficients, DramTimes, DramUse, dram_use
 from hw.config import PARAMETER_BYTES
 from hw.dram import DramPart
@@ -32,7 +34,7 @@ TIE = 1e-2
 _A = {name: i for i, name in enumerate(Architecture._fields)}
 _ARCHITECTURE, _LAYER, _TILING, _TRAFFIC = (len(kind._fields) for kind in (Architecture, LoweredLayer, Tiling, Traffic))
 _BANKS = (_A["activation_words"], _A["weight_words"], _A["output_words"])
-_POST, _DRAINS = _A["post_lanes"], Traffic._fields.index("pixel_drains")
+_POST, _DRAINS, _LOADED = _A["post_lanes"], Traffic._fields.index("pixel_drains"), Traffic._fields.index("activation_load_words")
 _SHARED = ("activation_words", "weight_words", "output_words", "acc_depth", "parameter_words")
 """What decides which tilings are legal, besides the array."""
 _TIMED = ("acc_depth", "post_lanes", "axi_bytes", "parameter_words")
@@ -41,7 +43,8 @@ _TIMED = ("acc_depth", "post_lanes", "axi_bytes", "parameter_words")
 
 @dataclass(frozen=True, kw_only=True)
 class Rows:
-    """Tilings on architectures: numbers, tilings, traffic, times [rows, fields], layer [rows], use (the DRAM's)."""
+    """Tilings on architectures: numbers, tilings, traffic, times [rows, fields], layer [rows], use (the DRAM's); what stays on chip: state [rows] and
+    copies [rows, 2] (`explore.on_chip`)."""
 
     numbers: NDArray
     layer: NDArray
@@ -49,15 +52,17 @@ class Rows:
     traffic: NDArray
     times: NDArray
     use: DramUse
+    state: NDArray
+    copies: NDArray
 
     def arrays(self, layers: NDArray) -> tuple[NDArray, ...]:
         """As `explore.curves` takes them; layers [layers, fields]."""
-        return self.numbers, layers[self.layer], self.tilings, self.traffic, self.times
+        return self.numbers, layers[self.layer], self.tilings, self.traffic, self.times, self.copies
 
     def some(self, chosen: NDArray) -> "Rows":
         """Those of these indices."""
         use = DramUse(read_bytes=self.use.read_bytes[chosen], write_bytes=self.use.write_bytes[chosen], activates=self.use.activates[chosen])
-        arrays = {name: getattr(self, name)[chosen] for name in ("numbers", "layer", "tilings", "traffic", "times")}
+        arrays = {name: getattr(self, name)[chosen] for name in ("numbers", "layer", "tilings", "traffic", "times", "state", "copies")}
         return Rows(**arrays, use=use)
 
 
@@ -244,12 +249,14 @@ def _different(table: NDArray) -> tuple[NDArray, NDArray]:
 
 def search(
     table: NDArray, layers: NDArray, part: DramPart | None, memory_s: float, k: Coefficients, *, objective: int = 0, channels: int = 1, kept_each: int = KEPT,
-    wanted: NDArray | None = None, energies: Callable[["Rows"], tuple[NDArray, NDArray]] | None = None,
+    wanted: NDArray | None = None, energies: Callable[["Rows"], tuple[NDArray, NDArray]] | None = None, links: Links | None = None,
+    alike: int | None = None,
 ) -> Searched:  # fmt: skip
     """`Searched` for architectures `table` [architectures, fields of Architecture] of one array, and layers [layers, fields of LoweredLayer].
 
     `wanted` [CLOCKS_HZ] says at which clocks, by default all. `objective` is an index into explore.evaluate.OBJECTIVES. Unless it is 0 (latency),
-    energies(rows) gives [rows, clocks] what does not depend on time, J, and [clocks] what does, W. Without a `part` the DRAM takes no time.
+    energies(rows) gives [rows, clocks] what does not depend on time, J, and [clocks] what does, W. Without a `part` the DRAM takes no time. With `links`,
+    layers that follow on each other keep activations on chip where that is better; what is best at the clock `alike`, if given, at all of them.
     """
     wanted = np.ones(len(CLOCKS_HZ), dtype=bool) if wanted is None else np.asarray(wanted, dtype=bool)
     at, variant = _different(table[:, [_A[name] for name in _SHARED]])
@@ -272,19 +279,28 @@ def search(
     coarse, rough = structures[order[at]], rough[np.argsort(order)]
     of = np.repeat(np.arange(len(tilings)), len(coarse))
     numbers, moved = _rows(np.tile(coarse, (len(tilings), 1)), of, variants[origin], layers[layer], tilings)
+    links = links or Links(*np.zeros((2, len(layers)), dtype=np.int64))
     merits = np.zeros((len(of), len(ROUGH_HZ) + 1))
     byte_s = 0.0 if part is None else 1 / (part.peak_bandwidth_bytes_per_s * channels * 0.9)
     _merits(numbers, moved, memory_s, byte_s, np.array(ROUGH_HZ), merits)
     best = np.full((len(groups), len(layers), len(ROUGH_HZ) * kept_each + 1), -1, dtype=np.int32)
     marked = np.zeros((len(tilings), len(structures)), dtype=np.bool_)
     _keep(groups, rough, members, first, count, merits.reshape(len(tilings), len(coarse), merits.shape[1]), kept_each, best, marked)
+    marks = marked[:, :, None]
+    if links.found.any():
+        words = _words(variants, layers, tilings, members, count, links)
+        merits = _merits_on_chip(numbers, layers, layer[of], tilings[of], moved, links, memory_s, byte_s)
+        apart = np.full((len(groups), len(layers), STATES, len(ROUGH_HZ) * LIMITS), -1, dtype=np.int32)
+        marks = np.repeat(marks, STATES, axis=2) & (np.arange(STATES) == 0)
+        bank = np.ascontiguousarray(variants[:, _BANKS[0]])
+        shortlist(groups, rough, bank, links.found, members, first, count, words, merits.reshape(len(tilings), len(coarse), *merits.shape[1:]), apart, marks)
 
-    of, of_structure = np.nonzero(marked)
-    row_of = np.full(marked.shape, -1, dtype=np.int32)
-    row_of[marked] = np.arange(len(of))
+    of, of_structure, state = np.nonzero(marks)
+    row_of = np.full(marks.shape, -1, dtype=np.int32)
+    row_of[marks] = np.arange(len(of))
     numbers, moved = _rows(structures[of_structure], of, variants[origin], layers[layer], tilings)
-    times, use = _dram(part, numbers, layers[layer], tilings, of, moved, channels)
-    rows = Rows(numbers=numbers, layer=layer[of], tilings=tilings[of], traffic=moved, times=times, use=use)
+    rows = _staying_rows(part, numbers, layers, layer[of], tilings[of], of, moved, channels, state, links)
+    use = rows.use
     timed = np.zeros((len(of), len(CLOCKS_HZ)))
     times_at(rows.arrays(layers), wanted, memory_s, k, timed)
     if objective > 0:
@@ -293,12 +309,27 @@ def search(
         energy = extra_j + timed * per_s
         timed = energy if objective == 1 else energy * timed
     choice = np.full((len(groups), len(layers), len(CLOCKS_HZ)), -1, dtype=np.int32)
-    _choose(groups, best, row_of, timed, use.read_bytes + use.write_bytes, 0.0 if objective else TIE, wanted, choice)
+    bytes_, tie = use.read_bytes + use.write_bytes, 0.0 if objective else TIE
+    _choose(groups, best, np.ascontiguousarray(row_of[:, :, 0]), timed, bytes_, tie, wanted, choice)
+    if links.found.any():
+        choose_together(groups, bank, links.found, members, first, count, words, best, apart, row_of, timed, np.asarray(bytes_, dtype=float), tie, wanted,
+                        choice)  # fmt: skip
+        if alike is not None:
+            own = [j for j in range(len(layers)) if links.states(j)]
+            choice[:, own] = np.where(wanted, choice[:, own, alike, None], -1)
 
-    # Only what is used goes on.
-    used, again = np.unique(choice, return_inverse=True)
+    # Only what is used goes on; how many COPYs a layer takes follows from its own tiling and the next layer's.
+    behind = np.full(choice.shape, -1, dtype=np.int64)
+    behind[:, :-1] = np.where((choice[:, :-1] >= 0) & (state[choice[:, :-1]] & LEFT > 0), choice[:, 1:], -1)
+    used, again = np.unique(np.where(choice >= 0, choice * (len(of) + 1) + behind + 1, -1), return_inverse=True)
     choice, used = again.reshape(choice.shape) - np.count_nonzero(used < 0), used[used >= 0]
-    rows = rows.some(used)
+    used, after = used // (len(of) + 1), used % (len(of) + 1) - 1
+    if links.found.any():
+        rows = _staying_rows(
+            part, numbers[used], layers, layer[of[used]], tilings[of[used]], np.arange(len(used)), moved[used], channels, state[used], links, tilings[of[after]]
+        )  # fmt: skip
+    else:
+        rows = rows.some(used)
     pieces = np.zeros((len(used), len(CLOCKS_HZ)), dtype=bool)
     for clock in np.flatnonzero(wanted):
         here = choice[:, :, clock]
@@ -308,6 +339,58 @@ def search(
     kinks, lines = np.zeros((np.count_nonzero(pieces), MAX_KNOTS - 1)), np.zeros((np.count_nonzero(pieces), MAX_KNOTS - 1, 2))
     curves(rows.arrays(layers), np.argwhere(pieces), memory_s, k, kinks, lines)
     return Searched(group=group.ravel(), fits=best[:, :, 0] >= 0, choice=choice, rows=rows, curve=curve, kinks=kinks, lines=lines)
+
+
+def _in_states(layer: NDArray, links: Links, state: NDArray | None = None) -> Iterator[tuple[NDArray, int, int]]:
+    """(rows, layer, state) of layers of chains in any but the ordinary state: rows that are in that `state`, or without it all of the layer."""
+    for j in range(len(links.found)):
+        for one in links.states(j):
+            own = np.flatnonzero(layer == j if state is None else (layer == j) & (state == one))
+            if len(own):
+                yield own, j, one
+
+
+def _staying_rows(
+    part: DramPart | None, numbers: NDArray, layers: NDArray, layer: NDArray, tilings: NDArray, of: NDArray, ordinary: NDArray, channels: int, state: NDArray,
+    links: Links, after: NDArray | None = None,
+) -> Rows:  # fmt: skip
+    """`Rows` in their states, of the `ordinary` traffic [rows, fields]; `of` numbers different (layer, tiling). `after` [rows, fields]: how the layer
+    behind is tiled if the output is LEFT on chip; unless given, as is usual."""
+    moved, copies = ordinary.copy(), np.zeros((len(of), 2), dtype=np.int64)
+    for own, j, one in _in_states(layer, links, state):
+        number = None
+        if one & LEFT:
+            its = usual_tiling(numbers[own], layers[j + 1]) if after is None else after[own]
+            number = copies_between(numbers[own], layers[j], tilings[own], links.ends[j], layers[j + 1], its, links.ends[j + 1], int(links.found[j + 1]))
+        moved[own], copies[own] = staying(numbers[own], layers[j], tilings[own], ordinary[own], one, int(links.found[j]), bool(links.stored[j]), number)
+    found = np.where(state & FOUND, links.found[layer], 0)
+    unstored = ((state & LEFT) > 0) & (links.stored[layer] == 0)
+    times, use = _dram(part, numbers, layers[layer], tilings, of, moved, channels, found, unstored, copies[:, 1])
+    return Rows(numbers=numbers, layer=layer, tilings=tilings, traffic=moved, times=times, use=use, state=state, copies=copies)
+
+
+def _words(variants: NDArray, layers: NDArray, tilings: NDArray, members: NDArray, count: NDArray, links: Links) -> NDArray:
+    """`explore.on_chip.bank_words` [2, members] of the layers of chains."""
+    words, end = np.zeros((2, len(members)), dtype=np.int64), 0
+    for j in range(len(layers)):
+        begin, end = end, end + int(count[:, j].sum())
+        if links.states(j):
+            words[:, begin:end] = bank_words(variants, np.repeat(np.arange(len(variants)), count[:, j]), layers[j], tilings[members[begin:end]])
+    return words
+
+
+def _merits_on_chip(
+    numbers: NDArray, layers: NDArray, layer: NDArray, tilings: NDArray, traffic: NDArray, links: Links, memory_s: float, byte_s: float
+) -> NDArray:  # fmt: skip
+    """Rough times [rows, STATES, ROUGH_HZ] of rows in all states but the ordinary one; infinite in those that are none of theirs."""
+    merits = np.full((len(layer), STATES, len(ROUGH_HZ)), np.inf)
+    for own, j, state in _in_states(layer, links):
+        moved, copies = staying(numbers[own], layers[j], tilings[own], traffic[own], state, int(links.found[j]), bool(links.stored[j]))
+        moved[:, _LOADED] += copies[:, 0]  # the load engine copies
+        found = np.zeros((len(own), len(ROUGH_HZ) + 1))
+        _merits(numbers[own], moved, memory_s, byte_s, np.array(ROUGH_HZ), found)
+        merits[own, state] = found[:, :-1]
+    return merits
 
 
 def _rows(structures: NDArray, of: NDArray, variants: NDArray, layers: NDArray, tilings: NDArray) -> tuple[NDArray, NDArray]:
@@ -321,14 +404,19 @@ def _rows(structures: NDArray, of: NDArray, variants: NDArray, layers: NDArray, 
     return numbers, traffic
 
 
-def _dram(part: DramPart | None, numbers: NDArray, layers: NDArray, tilings: NDArray, of: NDArray, moved: NDArray, channels: int) -> tuple[NDArray, DramUse]:
+def _dram(
+    part: DramPart | None, numbers: NDArray, layers: NDArray, tilings: NDArray, of: NDArray, moved: NDArray, channels: int, found: NDArray, unstored: NDArray,
+    copies: NDArray,
+) -> tuple[NDArray, DramUse]:  # fmt: skip
     """Times [rows, fields] and use of the DRAM, which knows neither of post lanes nor, but for what is moved, of acc_depth."""
     if part is None:
         return np.zeros((len(of), len(DramTimes._fields))), DramUse(**dict.fromkeys(("read_bytes", "write_bytes", "activates"), np.zeros(len(of))))
-    axes = np.column_stack([of, numbers[:, [_A["axi_bytes"], _A["parameter_words"]]]])
+    axes = np.column_stack([of, numbers[:, [_A["axi_bytes"], _A["parameter_words"]]], found, unstored, copies])
     at, which = _different(axes)
+    traffic = Traffic(*moved[at].T)
     drams, use = dram_use(
-        part, Architecture(*numbers[at].T), LoweredLayer(*layers[of[at]].T), Tiling(*tilings[of[at]].T), Traffic(*moved[at].T), channels=channels
+        part, Architecture(*numbers[at].T), LoweredLayer(*layers[at].T), Tiling(*tilings[at].T),
+        traffic._replace(instructions=traffic.instructions - copies[at]), channels=channels, found=found[at], unstored=unstored[at],
     )  # fmt: skip
     times = np.stack(np.broadcast_arrays(*drams), axis=1)
     return times[which], DramUse(read_bytes=use.read_bytes[which], write_bytes=use.write_bytes[which], activates=use.activates[which])
