@@ -101,6 +101,10 @@ TERMS = {
             function=lambda p: p["side_um"] * p["rows"] * p["lanes"] * p["activation_bits"],
         ),
         Term(
+            name="element_wires", formula="steps x rows row_side rows cols", statistic="steps",
+            function=lambda p: p["rows"] * p["row_side_um"] * p["rows"] * p["cols"],
+        ),
+        Term(
             name="weight_wires", formula="weight_takes x side cols lanes weight_bits", statistic="weight_takes",
             function=lambda p: p["side_um"] * p["cols"] * p["lanes"] * p["weight_bits"],
         ),
@@ -216,9 +220,9 @@ BLOCKS = {
         # Multiplexers and the clock trees' trunk between the blocks, and above all wires with their repeaters, which are as long as the
         # design is wide; its paths are those of the whole design.
         Block(
-            name="glue", domain="core", parameters=("rows", "cols", "lanes", "activation_bits", "weight_bits", "axi_data_bits", "side_um"),
+            name="glue", domain="core", parameters=("rows", "cols", "lanes", "activation_bits", "weight_bits", "axi_data_bits", *SIDES),
             area=("trunk", "row_wires", "beat_wires", "bank_wires"), energy=("one",),
-            idle=("trunk", "activation_wires", "weight_wires", "load_wires", "weight_load_wires", "bank_wires"), delay=("one",),
+            idle=("trunk", "activation_wires", "weight_wires", "load_wires", "weight_load_wires", "bank_wires", "element_wires"), delay=("one",),
         ),
         Block(name="synchronizer", domain="core", parameters=(), area=("one",), energy=("one",), idle=("one",), delay=("one",)),
         Block(
