@@ -34,6 +34,7 @@ _SAME = (*CASE, "points_version")
 """Columns that a table of one case need not show."""
 TEXTS = (
     "network", "precision", "technology", "dram", "architecture", "process", "clock_process", "bound", "on_front", "sweep", "choice", "layer", "order",
+    "on_chip",
 )  # fmt: skip
 """Columns that hold text; all others hold numbers."""
 

@@ -15,6 +15,7 @@ from explore.evaluate import clock_hz, evaluate, predict_designs, total
 from explore.exploration import FILES, cases_of, default_cases, explore_all
 from explore.pareto import hypervolume
 from explore.points import LAYER_COLUMNS, POINT_COLUMNS, SWEEP_COLUMNS
+from explore.report import TEXTS
 from explore.stages import run_stage
 from fit.model import read_model, write_model
 from hw.errors import ConfigError, ModelError
@@ -37,6 +38,14 @@ def model_path(tmp_path_factory):
 def explored(model_path, tmp_path_factory):
     out = tmp_path_factory.mktemp("explore")
     return explore_all(model_path=model_path, space=SPACE, out=out, workers=1, command="made up"), out
+
+
+def test_the_report_takes_for_text_what_the_exploration_writes_as_text(explored):
+    _, out = explored
+    for name in ("pareto.csv", "dvfs.csv", "layers.csv"):
+        frame = pd.read_csv(out / name, keep_default_na=False)
+        numbers = {column for column in frame if pd.api.types.is_numeric_dtype(frame[column])}
+        assert set(frame) - numbers <= set(TEXTS), name
 
 
 @pytest.fixture(scope="module")
