@@ -19,7 +19,6 @@ from hw.graph import Graph, HostStep, LayerStep, Tensor
 from hw.layers import LayerShape, Network, load_network
 from hw.lowering import Lowering, lower
 from hw.on_chip_choice import needed_in_memory, operands_from
-from hw.onnx_import import import_onnx
 from hw.settings import Settings, parse, read_yaml
 
 CHAINS = Path(__file__).with_name("chains.yaml")
@@ -63,6 +62,8 @@ class Found(NamedTuple):
 def find_network(name: str, *, on_chip: bool = False) -> Found:
     """The network of that name, or in that file: a table, or an ONNX model. `ConfigError` if with `on_chip` the connections of its layers are not known."""
     if name.endswith(".onnx"):
+        from hw.onnx_import import import_onnx  # every process of an exploration imports this module, and few read a model
+
         graph = import_onnx(Path(name))
         network = graph.network(re.sub(r"^[^a-z]+|[^a-z0-9_]", "_", Path(name).stem.lower()).lstrip("_")[:40] or "model", name)
         return Found(network, network, graph_links(graph) if on_chip else ())

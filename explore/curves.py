@@ -1,7 +1,8 @@
 """The time of a layer at one tiling as a function of the core's clock period, as straight pieces, half an octave of clocks at a time.
 
 The cycle model (`fit.cycles.layer_cycles`) is a sum of maxima of times that are proportional to the core's period and times that are
-not. Found once from a few calls, its pieces then cost next to nothing at every voltage of every design with this tiling.
+not; only what refreshes add, more of them to a longer layer, is not quite straight. Found once from a few calls, its pieces then cost
+next to nothing at every voltage of every design with this tiling.
 """
 
 import numpy as np

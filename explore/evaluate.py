@@ -317,9 +317,7 @@ def layer_rows(
     t = Traffic(*rows.traffic.T)
     numbers = dict(zip(Architecture._fields, rows.numbers.T, strict=True))
     useful = None if tasks is None else np.array([useful_multiplications(task.shape, task.batch) for task in tasks])[rows.layer]
-    counts = event_counts(numbers | {"axi_data_bits": 8 * numbers["axi_bytes"]}, t, useful)
-    for name in ("load_items", "output_reads"):  # COPYs read the output banks, and the load engine writes
-        counts[name] = counts[name] + rows.copies[:, 0]
+    counts = event_counts(numbers | {"axi_data_bits": 8 * numbers["axi_bytes"]}, t, useful, rows.copies[:, 0])
     return LayerRows(
         counts=np.stack([np.asarray(counts[name], dtype=float) for name in EVENT_COUNTS], axis=1), moving_j=moving_j(conditions, rows),
         busy_s=rows.times[:, DramTimes._fields.index("total_s")] * dram_factor, gaps=np.asarray(t.computes, dtype=float),

@@ -59,12 +59,15 @@ EVENT_COUNTS = (
 """Everything whose number in a layer decides its energy."""
 
 
-def event_counts(parameters: Parameters, traffic: Traffic, useful_multiplications: ArrayLike | None = None) -> dict[str, NDArray]:
+def event_counts(
+    parameters: Parameters, traffic: Traffic, useful_multiplications: ArrayLike | None = None, copied_words: int | NDArray = 0
+) -> dict[str, NDArray]:
     """`EVENT_COUNTS` of a layer, from its traffic (`hw.tiling.measure`), arrays that broadcast with the parameters'.
 
     The names of `hw.registers.EVENTS` where a counter counts the same; the others are cycles in which the load engine writes, and beats.
     `useful_multiplications` are those of the layer itself (`hw.layers.LayerShape.macs` x batch); without them all lanes and columns count
-    as full, which states the most that the layer can cost.
+    as full, which states the most that the layer can cost. `copied_words` stay on chip for the next layer: COPYs read them from the output banks,
+    and the load engine writes them.
     """
     t, axi_bytes = traffic, np.asarray(parameters["axi_data_bits"]) / 8
     weight_word_bytes = np.asarray(parameters["lanes"]) * parameters["weight_bits"] / 8
@@ -72,13 +75,13 @@ def event_counts(parameters: Parameters, traffic: Traffic, useful_multiplication
     weight_load_items = t.weight_load_words / side_by_side
     return {
         "compute_busy": t.pixel_steps, "accumulator_accesses": t.accumulator_accesses, "post_outputs": t.post_outputs, "instructions": t.instructions,
-        "load_items": t.activation_load_words + t.fill_words + weight_load_items + t.parameter_load_words,
+        "load_items": t.activation_load_words + t.fill_words + weight_load_items + t.parameter_load_words + copied_words,
         "weight_load_items": weight_load_items,
         "read_beats": (t.activation_read_bytes + t.weight_read_bytes + t.parameter_read_bytes + t.program_read_bytes) / axi_bytes,
         "weight_beats": t.weight_read_bytes / axi_bytes, "write_beats": t.output_write_bytes / axi_bytes,
         "activation_reads": t.activation_reads, "activation_writes": t.activation_writes, "weight_reads": t.weight_reads,
         "weight_writes": t.weight_load_words, "parameter_reads": t.parameter_reads, "parameter_writes": t.parameter_load_words,
-        "output_reads": t.output_store_words, "output_writes": t.output_writes,
+        "output_reads": t.output_store_words + copied_words, "output_writes": t.output_writes,
         "useful_multiplications": t.multiplier_uses if useful_multiplications is None else np.asarray(useful_multiplications),
     }  # fmt: skip
 
@@ -321,7 +324,7 @@ def design_laws(
     if not extrapolate:
         for name, (values, valid, unit) in supplies.items():
             check_range(values, valid, name, unit)
-        for values, valid, what in _measured(model, roles.values(), p):
+        for values, valid, what in _measured(model, roles.values()):
             check_range(values, valid, what)
     corners = {"vdd_v": Corners(vdd, warmth, bias), "sram_vdd_v": Corners(sram_vdd, warmth, bias)}
     nominal = Corners(np.full(len(vdd), model.reference_vdd_v), warmth, np.full(len(vdd), model.back_bias_v))
@@ -438,20 +441,21 @@ def within_range(model: FittedModel, parameters: Parameters) -> NDArray:
     p = _arrays(parameters)
     found = modelled_uses(model, p)
     inside = np.ones(len(p["rows"]), dtype=bool)
-    for values, valid, _ in _measured(model, found, p):
+    for values, valid, _ in _measured(model, found):
         inside &= ~beyond(values, valid)
     return inside
 
 
-def _measured(model: FittedModel, found: Iterable[Use], p: Parameters) -> Iterator[tuple[NDArray, Range, str]]:
+def _measured(model: FittedModel, found: Iterable[Use]) -> Iterator[tuple[NDArray, Range, str]]:
     """Every range of the model that designs with the uses `found` must lie in: their values [designs], the range, what it is about."""
+    whole: Parameters = {}
     for use in found:
         for name, valid in _block(model, use.block).ranges.items():
             yield measured_value(name, use.parameters), valid, f"{measured_name(name)} of {use.role}"
-        if use.block == GLUE:
-            p = use.parameters
+        if not whole or use.block == GLUE:  # the logic between the blocks has the sides besides the design's own parameters
+            whole = use.parameters
     for name, valid in model.path_ranges.items():
-        yield measured_value(name, p), valid, f"{measured_name(name)} of the design"
+        yield measured_value(name, whole), valid, f"{measured_name(name)} of the design"
 
 
 def _arrays(parameters: Parameters) -> dict[str, NDArray]:

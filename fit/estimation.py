@@ -85,8 +85,7 @@ def select(frame: pd.DataFrame, **wanted: str | None) -> tuple[pd.DataFrame, Con
                 bad = frame.loc[rows, "module"][~found].iloc[0]
                 raise ConfigError(f"module of a {block} must end in its words and bits, not be called {bad!r}")
             frame.loc[rows, name] = frame.loc[rows, "module"].str.extract(pattern)[name].astype(float)
-    sides = sides_um(frame)
-    frame[list(SIDES)] = sides.reindex(frame["design"]).to_numpy(dtype=float)
+    frame = with_sides(frame, frame)
     first, core = frame.iloc[0], frame[frame["domain"] == "core"]
     usual = {name: np.asarray(_nearest(core[name].unique(), value)) for name, value in _USUAL.items()}
     reference = Corners(vdd_v=np.asarray(core["vdd_v"].max()), **usual)
@@ -107,10 +106,10 @@ def sides_um(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame({"side_um": np.sqrt(area_um2.sum(axis=1)), "row_side_um": np.sqrt(row_um2)})
 
 
-def with_sides(paths: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
-    """`paths` with the `SIDES` of each design, whose blocks are among `rows` of `corners.csv`."""
+def with_sides(frame: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
+    """`frame`, of paths or blocks, with the `SIDES` of each design, whose blocks are among `rows` of `corners.csv`."""
     sides = sides_um(rows)
-    return paths.assign(**{name: paths["design"].map(sides[name]) for name in SIDES})
+    return frame.assign(**{name: frame["design"].map(sides[name]) for name in SIDES})
 
 
 _USUAL = {"temperature_c": REFERENCE_C, "back_bias_v": 0.0}
@@ -314,8 +313,12 @@ def measured_ranges(rows: pd.DataFrame, parameters: Iterable[str], laws: Iterabl
     parameters is beyond all measured as where one of them is."""
     values = {name: rows[name].to_numpy(dtype=float) for name in (*PARAMETERS, *DERIVED) if name in rows}
     names = dict.fromkeys((*parameters, *(term.name for law in laws for term in law.terms)))
-    found = {name: measured_value(name, values) for name in names}
-    return {name: (float(value.min()), float(value.max())) for name, value in found.items() if name != "one"}
+    return {name: measured_range(measured_value(name, values)) for name in names if name != "one"}
+
+
+def measured_range(values: pd.Series | np.ndarray) -> Range:
+    """Least and highest of the values."""
+    return float(values.min()), float(values.max())
 
 
 def _by_block(frame: pd.DataFrame) -> Iterator[tuple[Block, pd.DataFrame]]:

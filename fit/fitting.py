@@ -10,7 +10,19 @@ import pandas as pd
 
 from fit.blocks import PATH_PARAMETERS
 from fit.cycle_fit import fit_cycles
-from fit.estimation import WHOLE, compare_delay_laws, fit_blocks, fit_paths, fit_skew, grouped, measured_ranges, path_samples, skew_samples, slowness
+from fit.estimation import (
+    WHOLE,
+    compare_delay_laws,
+    fit_blocks,
+    fit_paths,
+    fit_skew,
+    grouped,
+    measured_range,
+    measured_ranges,
+    path_samples,
+    skew_samples,
+    slowness,
+)
 from fit.model import Comparison, CycleModel, FittedModel, Source, write_model
 from fit.tables import Tables
 from fit.validation import compare, designs_in_turn, fitted_errors, held_out_errors, intervals
@@ -113,9 +125,10 @@ def fit_corners(tables: Tables, *, near: FittedModel | None = None, progress: Ca
     path_laws = [*(path.law for path in paths.values()), *([skew] if skew else [])]
     return FittedModel(
         technology=blocks["technology"].iloc[0], process=tables.condition.process, temperature_c=float(reference.temperature_c),
-        back_bias_v=float(reference.back_bias_v), temperature_range_c=_range(blocks["temperature_c"]), back_bias_range_v=_range(blocks["back_bias_v"]),
+        back_bias_v=float(reference.back_bias_v), temperature_range_c=measured_range(blocks["temperature_c"]),
+        back_bias_range_v=measured_range(blocks["back_bias_v"]),
         layout=tables.condition.layout, reference_vdd_v=float(reference.vdd_v),
-        voltage_range_v=_range(blocks["vdd_v"]), sram_voltage_range_v=_range(blocks["sram_vdd_v"]), blocks=fitted, paths=paths, skew=skew,
+        voltage_range_v=measured_range(blocks["vdd_v"]), sram_voltage_range_v=measured_range(blocks["sram_vdd_v"]), blocks=fitted, paths=paths, skew=skew,
         path_ranges=measured_ranges(tables.paths, PATH_PARAMETERS, path_laws), intervals={},
         delay_law=delay_law, cycles=None, validation=(), sources=(),
         provisional=tuple(name for name, block in fitted.items() if block.provisional),
@@ -128,10 +141,6 @@ MEMORY_LAW = "saturated_ekv"
 
 def _hull(a: tuple[float, float], b: tuple[float, float]) -> tuple[float, float]:
     return min(a[0], b[0]), max(a[1], b[1])
-
-
-def _range(values: pd.Series) -> tuple[float, float]:
-    return float(values.min()), float(values.max())
 
 
 def _source(path: Path, frame: pd.DataFrame, origin: Provenance) -> Source:

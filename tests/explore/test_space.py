@@ -72,20 +72,20 @@ def test_blocks_are_the_space():
 
 
 def test_small_space_lies_in_the_calibrated_ranges():
-    from fit.blocks import BLOCKS
+    from fit.blocks import BLOCKS, SIDES
     from fit.compose import uses
     from flow.plan import load_plan
 
     calibrated = design_parameters(*load_plan("quick").designs)
     measured = {}
     for use in uses(calibrated):
-        for name in set(BLOCKS[use.block].parameters) - {"side_um", "row_side_um"}:
+        for name in set(BLOCKS[use.block].parameters) - set(SIDES):
             low, high = measured.get((use.block, name), (np.inf, -np.inf))
             measured[use.block, name] = min(low, use.parameters[name].min()), max(high, use.parameters[name].max())
     explored = load_space("small").architectures().parameters()
     inside = np.ones(len(explored["rows"]), dtype=bool)
     for use in uses(explored):
-        for name in set(BLOCKS[use.block].parameters) - {"side_um", "row_side_um"}:
+        for name in set(BLOCKS[use.block].parameters) - set(SIDES):
             low, high = measured[use.block, name]
             inside &= (use.parameters[name] >= low) & (use.parameters[name] <= high)
     assert inside.mean() > 0.5, inside.sum()

@@ -127,9 +127,9 @@ def test_a_whole_layer_is_predicted_as_the_exploration_did(front):
         point = front[1].point(row)
         for layer in point.layers:
             given = (point.config, layer.shape, 3, layer.first, layer.tiling, DRAM)
-            # The exploration takes the time from curves of straight pieces.
+            # The exploration takes the time from curves of straight pieces, each within `explore.curves.TOLERANCE` where it was tried.
             exact, rounded = (predict_layer(model(), *given, *ps) for ps in ((1e12 / point.freq_hz, 1250), clock_periods_ps(point)))
-            assert exact == pytest.approx(layer.cycles, rel=1e-3) and rounded == pytest.approx(exact, rel=1e-2)
+            assert exact == pytest.approx(layer.cycles, rel=2e-4) and rounded == pytest.approx(exact, rel=1e-2)
         assert point.cycles / point.freq_hz == pytest.approx(front[1].points["latency_s"][row], rel=1e-6)
     with pytest.raises(ConfigError, match="tiling must be legal, not .* too large for an instruction's field .*explore again"):
         predict_layer(model(), *given[:4], layer.tiling._replace(tile_c=600 // 4, tile_k=400), DRAM, 1000, 1250)
