@@ -5,7 +5,7 @@ VF     := $(VENV)/bin/voltfront
 CONFIG ?= small
 OUT    ?= build/rtl/$(basename $(notdir $(CONFIG)))
 
-.PHONY: help setup run rtl sim cells technology comparison characterize characterize-full tables check-tables fit validate validate-cycles cycle-cases explore report study figure test test-browser test-documents verify verify-front lint torture robustness release-check bench bench-flow clean
+.PHONY: help setup run rtl sim cells technology comparison characterize characterize-full tables check-tables fit validate validate-cycles cycle-cases explore report study figure test coverage test-browser test-documents verify verify-front lint torture robustness release-check bench bench-flow clean
 .DEFAULT_GOAL := help
 
 help:          ## this list
@@ -78,6 +78,9 @@ figure: setup  ## the README's figure, from the last exploration
 
 test: setup    ## all tests
 	$(PY) -m pytest -n 2 --dist worksteal
+
+coverage: setup  ## all tests, and which lines of each module they execute (build/coverage/pages)
+	$(PY) -m pytest -n 2 --dist worksteal --cov --cov-report=term --cov-report=html:build/coverage/pages
 
 test-browser: setup  ## the report in a real Chromium (minutes, where one is installed)
 	$(PY) -m pytest -m browser tests/explore/test_report_browser.py

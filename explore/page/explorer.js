@@ -176,9 +176,9 @@ const explorer = (() => {
   const SHADES = {vdd_v: "core supply (V)", dram_share: "DRAM's share of the energy", area: "chip area (mm²)", power_w: "power (W)"};
 
   function shade(c, name) {
-    if (name === "area") return state.kept.map(i => c.area_um2[c.owner[i]] / 1e6);
-    if (c.parameters[name]) return state.kept.map(i => Math.log2(c.parameters[name][c.owner[i]] || 1));
-    return state.kept.map(i => c.n[name][i]);
+    if (name === "area") return i => c.area_um2[c.owner[i]] / 1e6;
+    if (c.parameters[name]) return i => Math.log2(c.parameters[name][c.owner[i]] || 1);
+    return i => c.n[name][i];
   }
 
   function pinTraces(c) {
@@ -201,9 +201,9 @@ const explorer = (() => {
     const c = state.case, {text, axis, layout} = theme(), {throughput_ips: t, efficiency_gops_w: e} = c.n, shown = at("explorer-shade").value, scale = at("explorer-log").checked ? "log" : "linear";
     // Without WebGL thousands of marks are slow: then only the front and a part of the other points are drawn.
     const drawn = canDraw ? state.kept : state.kept.filter((_, k) => k % Math.ceil(state.kept.length / 3000) === 0);
-    const shades = shade(c, shown), of = new Map(state.kept.map((i, k) => [i, k]));
-    const cloud = {type: canDraw ? "scattergl" : "scatter", mode: "markers", name: "points", x: drawn.map(i => t[i]), y: drawn.map(i => e[i]), hoverinfo: "none",
-      marker: {size: 4, opacity: 0.6, color: drawn.map(i => shades[of.get(i)]), colorscale: "Viridis", showscale: true,
+    const of = value => Float32Array.from(drawn, value);
+    const cloud = {type: canDraw ? "scattergl" : "scatter", mode: "markers", name: "points", x: of(i => t[i]), y: of(i => e[i]), hoverinfo: "none",
+      marker: {size: 4, opacity: 0.6, color: of(shade(c, shown)), colorscale: "Viridis", showscale: true,
         colorbar: {title: {text: SHADES[shown] ?? `log2 ${shown}`, side: "right"}, thickness: 12}}};
     const line = {type: "scatter", mode: "lines+markers", name: "Pareto front", x: state.front.map(i => t[i]), y: state.front.map(i => e[i]), line: {color: text, width: 1},
       marker: {size: 7}, hoverinfo: "none"};
