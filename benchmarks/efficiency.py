@@ -78,11 +78,17 @@ def children_s() -> float:
     return used.ru_utime + used.ru_stime
 
 
+def commit() -> str:
+    """The commit of these sources, `-dirty` if they were changed since."""
+    command = ["git", "describe", "--always", "--dirty"]
+    return subprocess.run(command, capture_output=True, text=True, check=True, cwd=Path(__file__).parent).stdout.strip()
+
+
 def measure(name: str) -> dict:
     """All figures of a design."""
     config = load_design(name)
     program = simulator(config)
-    figures: dict = {"layers": {}}
+    figures: dict = {"measured": f"commit {commit()}, {time.strftime('%Y-%m-%d')}", "layers": {}}
     for network, names in LAYERS.items():
         shapes = {layer.name: layer for layer in load_network(network).layers}
         for layer in names:
@@ -130,12 +136,10 @@ def trace_speed(name: str) -> float:
 
 def page(results: dict[str, dict], traced: dict[str, float]) -> str:
     """docs/efficiency.md."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True).stdout.strip()
     lines = [
         "# Efficiency", "",
-        f"Measured on the RTL with its event counters by `python -m benchmarks.efficiency` (commit {commit}, {time.strftime('%Y-%m-%d')}); outputs are",
-        "compared bit by bit in every run. Core and memory clock 1 GHz, ideal memory of 100 ns latency unless said otherwise, so that every layer is",
-        "compute-bound.", "",
+        "Measured on the RTL with its event counters by `python -m benchmarks.efficiency`; outputs are compared bit by bit in every run.",
+        "Core and memory clock 1 GHz, ideal memory of 100 ns latency unless said otherwise, so that every layer is compute-bound.", "",
         "Cycles are those of the whole program: fetching it, the first loads, the last store. *Ceiling* is the mapping's own: passes x ceil(OH / rows)",
         "x OW x words of channels x R x S. *Utilization* is absolute: useful multiplications a multiplier and cycle. A layer of more than",
         f"{MOST_CYCLES:,} cycles is cut to the output channels stated.", "",
@@ -146,7 +150,7 @@ def page(results: dict[str, dict], traced: dict[str, float]) -> str:
         lines += [
             f"## {name}: {config.multipliers:,} multipliers", "",
             f"{array.rows} rows x {array.cols} columns x {array.lanes} lanes, {config.memory.axi_data_bits}-bit port, "
-            f"depthwise_taps {array.depthwise_taps}.", "",
+            f"depthwise_taps {array.depthwise_taps} ({figures['measured']}).", "",
             "| layer | output channels | cycles | ceiling | above ceiling | utilization | cycles waiting for loads |",
             "| --- | --- | --- | --- | --- | --- | --- |",
         ]  # fmt: skip

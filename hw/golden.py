@@ -69,14 +69,14 @@ class QuantizedLayer:
                 raise ConfigError(f"{name} must be {low} to {high}, not {values.min()} to {values.max()} ({where})")
 
 
-def quantize_scale(scale: np.ndarray | float) -> tuple[np.ndarray, np.ndarray]:
+def quantize_scale(scale: np.ndarray | float, where: str) -> tuple[np.ndarray, np.ndarray]:
     """(multiplier, shift) with scale ~ multiplier / 2^shift, 2^15 <= multiplier < 2^16: relative error at most 2^-16.
 
-    `scale` > 0, any shape, between 2^-48 and 2^16.
+    `scale` > 0, any shape, between 2^-48 and 2^16; `where` names the layer.
     """
     scale = np.asarray(scale, dtype=np.float64)
     if not (np.all(scale >= 2.0**-48) and np.all(scale < 2.0**16 - 0.5)):
-        raise ConfigError(f"scale must be 2^-48 to 2^16, not {scale.min()} to {scale.max()}")
+        raise ConfigError(f"scale must be 2^-48 to 2^16, not {scale.min():g} to {scale.max():g} ({where})")
     mantissa, exponent = np.frexp(scale)
     multiplier = np.rint(mantissa * 2.0**MULTIPLIER_BITS).astype(np.int64)
     shift = MULTIPLIER_BITS - exponent.astype(np.int64)
@@ -180,7 +180,7 @@ def run_layer(layer: QuantizedLayer, x: np.ndarray, second: np.ndarray | None = 
 
 def _uniform(shape: LayerShape, scale: float, weights: np.ndarray, **integers: int) -> QuantizedLayer:
     """A layer whose channels all have the same scale."""
-    multiplier, shift = (np.full(shape.out_channels, value, dtype=np.int64) for value in quantize_scale(scale))
+    multiplier, shift = (np.full(shape.out_channels, value, dtype=np.int64) for value in quantize_scale(scale, shape.name))
     return QuantizedLayer(shape=shape, weights=weights, bias=np.zeros(shape.out_channels, dtype=np.int64), multiplier=multiplier, shift=shift, **integers)
 
 
@@ -292,6 +292,6 @@ def random_layer(
         return scaled_layer(shape, rng.uniform(0.7, 1.4) if shape.kind == "average_pool" else 1.0, **integers)
     w = weights((shape.out_channels, shape.in_channels // shape.groups, shape.kernel_h, shape.kernel_w), weight_bits, rng, kind)
     norm = np.sqrt((w.astype(np.float64) ** 2).sum(axis=(1, 2, 3))) * (high - low) / 4 + 1.0  # standard deviation of the sums, about
-    multiplier, shift = quantize_scale(rng.uniform(0.7, 1.4, shape.out_channels) * (high - low) / 4 / norm)
+    multiplier, shift = quantize_scale(rng.uniform(0.7, 1.4, shape.out_channels) * (high - low) / 4 / norm, shape.name)
     bias = np.clip(np.rint(rng.normal(0.0, norm / 4)), -(2**31), 2**31 - 1).astype(np.int64)
     return QuantizedLayer(shape=shape, weights=w, bias=bias, multiplier=multiplier, shift=shift, **integers)

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from hw.errors import ConfigError
@@ -79,7 +78,7 @@ class Importer(Values):
     def _visit(self, node: onnx.NodeProto) -> None:
         kind = node.op_type
         if kind == "Constant":
-            self.constants[node.output[0]] = numpy_helper.to_array(attributes(node)["value"])
+            self.constants[node.output[0]] = evaluated(ReferenceEvaluator(node), {})
         elif kind in RENAMING:
             self._rename(node)
         elif kind == "DequantizeLinear":
@@ -102,8 +101,8 @@ class Importer(Values):
             if source in values:
                 values[target] = self.renamed(values[source], node)
                 return
-        if source in self.constants:
-            self.constants[target] = evaluated(ReferenceEvaluator(node), {name: self.constants[name] for name in node.input})
+        if all(name in self.constants for name in node.input if name):
+            self.constants[target] = evaluated(ReferenceEvaluator(node), {name: self.constants[name] for name in node.input if name})
         elif source in self.weights and node.op_type == "Transpose":
             self.weights[target] = self.weights[source].transpose(tuple(attributes(node).get("perm", range(self.weights[source].integers.ndim)[::-1])))
         else:
@@ -121,12 +120,22 @@ class Importer(Values):
     def _quantize(self, node: onnx.NodeProto) -> None:
         source, scale, zero = node.input[0], node.input[1], node.input[2] if len(node.input) > 2 else ""
         target = node.output[0]
+        kind = str(onnx.helper.tensor_dtype_to_np_dtype(attributes(node).get("output_dtype") or onnx.TensorProto.UINT8))
         if source in self.inputs:
-            self.integers[target] = self.view_of_input(source, self.numbers(scale, zero, node), real=True)
+            self.integers[target] = self._quantized_input(source, self.numbers(scale, zero, node, kind), node)
         elif source in self.constants:
             raise ConfigError(f"constants must be stored quantized, not {source} in floating point ({where(node)})")
         else:
-            self.integers[target] = self._finish(source, self.tensor(node, scale, zero), node)
+            self.integers[target] = self._finish(source, self.tensor(node, scale, zero, kind), node)
+
+    def _quantized_input(self, name: str, numbers: tuple[float, int, int, int], node: onnx.NodeProto) -> View:
+        """The one tensor of an input of the model, however often it is quantized."""
+        if name not in self.ports:
+            return self.view_of_input(name, numbers, real=True)
+        made = self.ports[name].view
+        if numbers[:3] != self.build.tensors[made.tensor].same_numbers:
+            raise ConfigError(f"input {name} must be quantized with one scale and zero point, not with others too ({where(node)})")
+        return made
 
     def _finish(self, source: str, target: Tensor, quantize: onnx.NodeProto) -> View:
         """The layers that make the real value `source` as the tensor `target`."""
@@ -156,11 +165,11 @@ class Importer(Values):
         if kind in RENAMING:
             return replace(ending, renamings=(*ending.renamings, node)), given[0]
         if kind == "Relu":
-            return replace(ending, low=max(ending.low, 0.0)), given[0]
+            return ending.clipped(0.0, inf), given[0]
         if kind == "Clip":
             limits = [float(self.constant(name, node, "limit").reshape(())) if name else None for name in (*given[1:], "", "")[:2]]
             low, high = (-inf if limits[0] is None else limits[0]), (inf if limits[1] is None else limits[1])
-            return replace(ending, low=max(ending.low, low * ending.gain), high=min(ending.high, high * ending.gain)), given[0]
+            return ending.clipped(min(low, high) * ending.gain, high * ending.gain), given[0]
         if kind in ("Mul", "Div"):
             factors = [(i, factor) for i, name in enumerate(given) if (factor := self.scalar(name)) is not None]
             if len(factors) == 1 and (kind == "Mul" or factors[0][0] == 1):
@@ -175,9 +184,9 @@ class Importer(Values):
         """(MatMul, its bias) where the node adds a constant to one."""
         for one, other in ((0, 1), (1, 0)):
             matmul = self.waiting.get(node.input[one])
-            if matmul is not None and matmul.op_type == "MatMul" and matmul.input[1] in self.weights:
+            if matmul is not None and matmul.op_type == "MatMul" and matmul.input[0] in self.real and matmul.input[1] in self.weights:
                 constant = self.real_constant(node.input[other])
-                if constant is not None:
+                if constant is not None and constant.ndim <= len(self.real[matmul.input[0]].shape):
                     return matmul, constant
         return None
 

@@ -1,5 +1,6 @@
 """Quantized layers from ONNX operators: shapes, integers and scales."""
 
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain, count
@@ -25,6 +26,10 @@ class Ending:
     high: float = inf
     renamings: tuple[onnx.NodeProto, ...] = ()
 
+    def clipped(self, low: float, high: float) -> "Ending":
+        """This ending behind one more clip, which cannot leave its range."""
+        return replace(self, low=min(max(low, self.low), self.high), high=max(min(high, self.high), self.low))
+
 
 @dataclass(frozen=True, kw_only=True)
 class Weights:
@@ -37,9 +42,12 @@ class Weights:
     @classmethod
     def of(cls, integers: np.ndarray, scales: np.ndarray, zero_points: np.ndarray | None, axis: int, where: str) -> "Weights":
         """From ONNX's numbers; unsigned integers are shifted by half their range. Refuses zero points that are not 0 then."""
+        kind = str(integers.dtype)
+        if not re.fullmatch(r"u?int\d+", kind):
+            raise ConfigError(f"weights must be integers, not {kind} ({where})")
         values, zeros = integers.astype(np.int64), np.zeros(1, dtype=np.int64) if zero_points is None else zero_points.astype(np.int64)
-        if integers.dtype.kind == "u":
-            half = 1 << 8 * integers.dtype.itemsize - 1
+        if kind.startswith("u"):
+            half = 1 << int(kind.removeprefix("uint")) - 1
             values, zeros = values - half, zeros - half
         if scales.size > 1 and scales.ndim != 1:
             raise ConfigError(f"weights must have one scale a channel, not {scales.shape} ({where})")
@@ -57,9 +65,14 @@ class Weights:
     def transpose(self, order: tuple[int, ...]) -> "Weights":
         return Weights(integers=self.integers.transpose(order), scales=self.scales, axis=order.index(self.axis))
 
-    def channel_scales(self, channels: int) -> np.ndarray:
-        """One scale for each output channel."""
-        return np.broadcast_to(self.scales, (channels,))
+    def channel_scales(self, axis: int, where: str) -> np.ndarray:
+        """One scale for each output channel: for each index of `axis`."""
+        outputs = self.integers.shape[axis]
+        if self.scales.size > 1 and (self.axis != axis or self.scales.size != outputs):
+            raise ConfigError(f"weights must have one scale, or one for each of {outputs} outputs, not {self.scales.size} along axis {self.axis} ({where})")
+        if not (self.scales > 0).all():
+            raise ConfigError(f"scales of weights must be positive, not {self.scales.min()} ({where})")
+        return np.broadcast_to(self.scales, (outputs,))
 
 
 def window_sizes(given: dict, height: int, width: int, kernel: tuple[int, int], where: str) -> dict[str, int]:
@@ -108,11 +121,13 @@ class LayerBuilder:
 
     def conv(self, name: str, x: View, weights: Weights, bias: np.ndarray | None, given: dict, target: Tensor, ending: Ending, where: str) -> View:
         source = self._image(x, where)
+        if weights.integers.ndim != 4:
+            raise ConfigError(f"weights must have 4 axes, not {weights.integers.ndim} ({where})")
         groups, (outputs, _, *kernel) = given.get("group", 1), weights.integers.shape
         sizes = window_sizes(given, source.height, source.width, tuple(kernel), where)
         shape = _shape(where, name=name, kind="conv", in_channels=source.channels, out_channels=outputs, groups=groups, **sizes)
         result = replace(target, channels=outputs, height=shape.out_h, width=shape.out_w)
-        self._learned(shape, source, weights.integers, weights.channel_scales(outputs), bias, result, ending)
+        self._learned(shape, source, weights.integers, weights.channel_scales(0, where), bias, result, ending)
         return view(result.name, (self.batch, *result.shape), "nchw")
 
     def gemm(self, name: str, x: View, weights: Weights, bias: np.ndarray | None, given: dict, target: Tensor, ending: Ending, where: str) -> View:
@@ -123,8 +138,6 @@ class LayerBuilder:
             raise ConfigError(f"weights must be a matrix, not of shape {weights.integers.shape} ({where})")
         if not given.get("transB"):
             weights = weights.transpose((1, 0))
-        if weights.scales.size > 1 and weights.axis != 0:
-            raise ConfigError(f"weights must have one scale for each output ({where})")
         source, outputs = self.tensors[x.tensor], len(weights.integers)
         letters = x.letters
         axes = [axis for axis in letters[:-1] if axis]
@@ -140,7 +153,7 @@ class LayerBuilder:
         if weights.integers.shape[1] != integers[0].size or x.shape[-1] != integers[0].size:
             raise ConfigError(f"weights must have {x.shape[-1]} inputs, not {weights.integers.shape[1]} ({where})")
         result = replace(target, channels=outputs, height=shape.out_h)
-        self._learned(shape, source, integers, weights.channel_scales(outputs), bias, result, ending)
+        self._learned(shape, source, integers, weights.channel_scales(0, where), bias, result, ending)
         made = view(result.name, (self.batch, result.height, outputs), "nhc")
         return made.reshape((*x.shape[:-1], outputs), where)
 
@@ -196,6 +209,8 @@ class LayerBuilder:
         expected = ["n", "c", "h", "c"] if len(a.shape) == 4 else ["n", "h", "c"]
         if not _alike(a.letters, expected):
             raise ConfigError(f"first operand must be (batch, heads, vectors, channels), not axes {a.letters} ({where})")
+        if a.shape[:-2] != b.shape[:-2]:
+            raise ConfigError(f"operands must have the same batch and heads, not {a.shape[:-2]} and {b.shape[:-2]} ({where})")
         turned = [*expected[:-2], "c", "h"]
         if not _alike(b.letters, turned):
             if not _alike(b.letters, expected):
@@ -253,10 +268,12 @@ class LayerBuilder:
         sums = source.scale * scales
         integer_bias = np.zeros(shape.out_channels, dtype=np.int64)
         if bias is not None:
-            if np.size(bias) != shape.out_channels:
-                raise ConfigError(f"bias must have {shape.out_channels} values, not {np.size(bias)} ({shape.name})")
-            integer_bias = np.rint(np.asarray(bias, dtype=np.float64).reshape(-1) / sums).astype(np.int64)
-        multiplier, shift = quantize_scale(sums * ending.gain / result.scale)
+            if np.size(bias) != 1 and (np.size(bias) != shape.out_channels or np.shape(bias)[-1] != shape.out_channels):
+                raise ConfigError(f"bias must be one value, or one for each of {shape.out_channels} outputs, not of shape {np.shape(bias)} ({shape.name})")
+            integer_bias = np.rint(np.broadcast_to(np.ravel(bias), shape.out_channels) / sums).astype(np.int64)
+        if np.abs(integers).max() >= 1 << 15:
+            raise ConfigError(f"weights must have at most 16 bits, not a value of {np.abs(integers).max()} ({shape.name})")
+        multiplier, shift = quantize_scale(sums * ending.gain / result.scale, shape.name)
         low, high = _clips(result, ending)
         layer = QuantizedLayer(
             shape=shape, weights=integers.astype(np.int16), bias=integer_bias, multiplier=multiplier, shift=shift, input_zero_point=source.zero_point,

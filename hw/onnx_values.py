@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Sequence
+from math import inf
 
 import numpy as np
 import onnx
@@ -71,21 +72,33 @@ class Values:
             raise ConfigError(f"{what} must be a constant ({where(node)}); fold constants, for example with onnxsim")
         return self.constants[name]
 
-    def numbers(self, scale: str, zero_point: str, node: onnx.NodeProto) -> tuple[float, int, int, int]:
-        """(scale, zero point, bits, offset) of a tensor quantized as a whole, as signed integers."""
+    def numbers(self, scale: str, zero_point: str, node: onnx.NodeProto, kind: str) -> tuple[float, int, int, int]:
+        """(scale, zero point, bits, offset) of a tensor quantized as a whole, as signed integers; without a zero point, of integers of `kind`."""
         scales = self.constant(scale, node, "scale")
         if scales.size != 1:
             raise ConfigError(f"activations must have one scale, not {scales.size} ({where(node)})")
-        zero = self.constant(zero_point, node, "zero point") if zero_point else np.uint8(0)
-        kind = str(zero.dtype)
+        step, zero = float(scales.reshape(())), 0
+        if not 0 < step < inf:
+            raise ConfigError(f"scale must be positive and finite, not {step} ({where(node)})")
+        if zero_point:
+            given = self.constant(zero_point, node, "zero point")
+            kind, zero = str(given.dtype), int(given.reshape(()))
         if kind not in _BITS:
             raise ConfigError(f"activations must be quantized to one of {', '.join(_BITS)}, not {kind} ({where(node)})")
         offset = 1 << _BITS[kind] - 1 if kind.startswith("u") else 0
-        return float(scales.reshape(())), int(zero.reshape(())) - offset, _BITS[kind], offset
+        return step, zero - offset, _BITS[kind], offset
 
-    def tensor(self, node: onnx.NodeProto, scale: str, zero_point: str) -> Tensor:
+    def kind(self, name: str) -> str:
+        """The type of the integers of a quantized tensor."""
+        if name in self.integers:
+            tensor = self.build.tensors[self.integers[name].tensor]
+            return f"{'uint' if tensor.offset else 'int'}{tensor.bits}"
+        element = next((one.type.tensor_type.elem_type for one in self.model.graph.input if one.name == name), onnx.TensorProto.UNDEFINED)
+        return "no integers" if element == onnx.TensorProto.UNDEFINED else str(onnx.helper.tensor_dtype_to_np_dtype(element))
+
+    def tensor(self, node: onnx.NodeProto, scale: str, zero_point: str, kind: str) -> Tensor:
         """A new tensor's numbers and name; its shape comes with its layer."""
-        numbers = self.numbers(scale, zero_point, node)
+        numbers = self.numbers(scale, zero_point, node, kind)
         name = self.build.unique(node.output[0], self.build.tensors)
         return Tensor(name=name, channels=1, scale=numbers[0], zero_point=numbers[1], bits=numbers[2], offset=numbers[3])
 
@@ -107,7 +120,10 @@ class Values:
     def integer(self, given: Sequence[str], node: onnx.NodeProto) -> View:
         """The quantized tensor that a node reads: its name, scale and zero point."""
         name, scale, zero_point = given
-        numbers = self.numbers(scale, zero_point, node)
+        if name in self.waiting:
+            what = f"{self.waiting[name].op_type} must stand between DequantizeLinear and QuantizeLinear"
+            raise ConfigError(f"{what}, not on integers ({where(self.waiting[name])}); export the model in QDQ form")
+        numbers = self.numbers(scale, zero_point, node, self.kind(name))
         if name in self.inputs and name not in self.integers:
             self.integers[name] = self.view_of_input(name, numbers, real=False)
         if name not in self.integers:
@@ -149,7 +165,8 @@ class Values:
         if node.op_type == "Transpose":
             return source.transpose(tuple(given.get("perm", range(len(shape))[::-1])))
         if node.op_type == "Flatten":
-            axis = given.get("axis", 1) % len(shape)
+            axis = given.get("axis", 1)
+            axis += len(shape) if axis < 0 else 0
             return source.reshape((int(np.prod(shape[:axis])), int(np.prod(shape[axis:]))), at)
         second = [int(one) for one in self.constant(node.input[1], node, "shape or axes")] if len(node.input) > 1 and node.input[1] else None
         if node.op_type == "Squeeze":

@@ -25,15 +25,16 @@ _Setting = TypeVar("_Setting", int, str)
 _ATTEMPTS = 200
 
 LIMITS: tuple[dict, ...] = (
-    {"rows": 16, "cols": 2, "lanes": 2}, {"rows": 1, "cols": 64, "lanes": 2}, {"rows": 1, "cols": 2, "lanes": 64},
-    {"rows": 1, "cols": 2, "lanes": 2, "acc_depth": 64}, {"rows": 2, "cols": 2, "lanes": 2, "acc_depth": 1},
+    {"rows": 16, "cols": 2, "lanes": 2, "activation_bits": 8, "weight_bits": 8}, {"rows": 1, "cols": 64, "lanes": 2},
+    {"rows": 1, "cols": 2, "lanes": 64}, {"rows": 1, "cols": 2, "lanes": 2, "acc_depth": 64}, {"rows": 2, "cols": 2, "lanes": 2, "acc_depth": 1},
     {"rows": 1, "cols": 4, "lanes": 4, "acc_bits": 16, "activation_bits": 4, "weight_bits": 4},
     {"rows": 1, "cols": 2, "lanes": 4, "acc_bits": 48, "activation_bits": 16, "weight_bits": 16},
     {"rows": 1, "cols": 16, "lanes": 16, "post_lanes": 16, "activation_bits": 4, "weight_bits": 4},
     {"rows": 2, "cols": 2, "lanes": 4, "axi_data_bits": 256, "max_burst_beats": 256}, {"rows": 2, "cols": 2, "lanes": 4, "max_burst_beats": 1},
     {"rows": 2, "cols": 4, "lanes": 2, "kind": "flipflop"}, {"rows": 1, "cols": 2, "lanes": 8, "depthwise_taps": 8, "multiplier_stages": 3},
 )  # fmt: skip
-"""The first designs: each holds one or more parameters at a limit, the others are drawn."""
+"""The first designs: each holds one or more parameters at a limit, the others are drawn. Of 16 rows the operands have the same bits too, without
+which a design multiplies no activations with each other."""
 
 
 def _between(rng: random.Random, low: int, high: int) -> int:
@@ -263,6 +264,7 @@ BINS: dict[str, tuple[tuple[str, ...], Callable[[AcceleratorConfig, Case, LayerS
     "batch": (("1", "2", "3"), lambda g, c, s: str(c.batch)),
     "data": (("typical", "uniform", "ramp", "low", "high", "zero"), lambda g, c, s: c.kind),
     "input zero point": (_END_BINS, lambda g, c, s: _ends(c.zero_points[0], *_range(g))),
+    "second operand's zero point": (_END_BINS, lambda g, c, s: _ends(s.second_zero_point, *_range(g))),
     "output zero point": (_END_BINS, lambda g, c, s: _ends(c.zero_points[1], *_range(g))),
     "activation x weight bits": (
         tuple(f"{a}x{w}" for a in (4, 8, 16) for w in (4, 8, 16)), lambda g, c, s: f"{g.precision.activation_bits}x{g.precision.weight_bits}"),
@@ -306,6 +308,8 @@ def impossible(operator: str) -> set[tuple[str, str]]:
         "matmul": image | {"image width": "1"},
         "transpose": image | {"image width": "1", "input zero point": "between", "output zero point": "between", "relu": "no"},
     }  # fmt: skip
+    if operator != "matmul":  # the second operand of an add has the zero point of the data
+        known.setdefault(operator, {})["second operand's zero point"] = "between"
     allowed = {parameter: only if isinstance(only, tuple) else (only,) for parameter, only in known.get(operator, {}).items()}
     found = {(parameter, name) for parameter, names in allowed.items() for name in BINS[parameter][0] if name not in names}
     if operator == "depthwise":

@@ -2,11 +2,14 @@
 
 import json
 
+import numpy as np
+import onnxruntime
 import pytest
 from click.testing import CliRunner
 
 from hw.cli import rtl, simulate
 from hw.errors import ConfigError
+from hw.examples.qdq import QdqModel
 from hw.layers import load_network
 
 
@@ -48,6 +51,31 @@ def test_simulate_counts_and_is_repeatable():
     assert [line.split()[0] for line in table[:3]] == ["layer", "conv3", "fc8"]
     assert table[1].split()[1] == str(conv["core_cycles"])
     assert table[-1] == "2 layers on small: every output bit equals the golden model"
+
+
+def test_a_network_with_a_step_of_the_host_counts_what_the_host_moves(tmp_path):
+    """Convolution, Sigmoid on the host, convolution: of the host's step its bytes are counted, and its time and energy named as left out."""
+    rng, m = np.random.default_rng(0), QdqModel()
+    y = m.quantized(m.learned("Conv", m.quantized("x", 0.05), rng.normal(size=(8, 4, 3, 3)), None, 0.05), 0.05)
+    y = m.quantized(m.node("Sigmoid", y), 1 / 127)
+    y = m.quantized(m.learned("Conv", y, rng.normal(size=(6, 8, 1, 1)), None, 1 / 127), 0.05)
+    path = m.save(tmp_path / "gated.onnx", (1, 4, 8, 7), y, (1, 6, 6, 5))
+    x = rng.normal(size=(1, 4, 8, 7)).astype(np.float32)
+    np.save(tmp_path / "x.npy", x)
+    arguments = ("--design", "small", "--network", str(path), "--input", str(tmp_path / "x.npy"), "--output", str(tmp_path / "y.npy"))
+    with pytest.raises(ConfigError, match="not Sigmoid .node Sigmoid_"):
+        run(simulate, *arguments)
+    answer = json.loads(run(simulate, *arguments, "--host", "--json"))
+    first, host, second = answer["layers"]
+    moved = 2 * 6 * 32  # two words of 4 channels a pixel; 6 rows of 5 words, each from a multiple of 32 bytes on
+    assert host["layer"] == "Sigmoid_6 (host)" and (host["dram_read_bytes"], host["dram_write_bytes"], host["core_cycles"]) == (moved, moved, 0)
+    assert answer["excluded"] == ["Sigmoid_6 on the host (Sigmoid): time and energy"]
+    assert [row["macs"] for row in answer["layers"]] == [30 * 8 * 4 * 9, 0, 30 * 6 * 8]
+    for total in ("dram_read_bytes", "dram_write_bytes"):
+        assert answer["total"][total] == sum(row[total] for row in answer["layers"])
+    assert min(sum(row["stalls"].values()) for row in (first, second)) > 0
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    assert np.abs(np.load(tmp_path / "y.npy") - session.run(None, {"x": x})[0]).max() <= 0.101
 
 
 @pytest.mark.parametrize("arguments, rule", [

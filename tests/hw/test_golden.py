@@ -83,20 +83,20 @@ def test_a_shift_of_63_leaves_nothing_but_the_rounding():
 @settings(max_examples=200, derandomize=True, deadline=None, database=None)
 @given(scale=st.floats(2.0**-48, 2.0**15.9))
 def test_scales_become_normalised_multipliers(scale):
-    multiplier, shift = quantize_scale(scale)
+    multiplier, shift = quantize_scale(scale, "here")
     assert 2**15 <= multiplier < 2**16 and 0 <= shift <= 63
     assert abs(Fraction(int(multiplier), 2 ** int(shift)) / Fraction(scale) - 1) <= Fraction(1, 2**16)
 
 
 def test_a_scale_just_below_a_power_of_two_carries():
-    multiplier, shift = quantize_scale(np.array([1 - 1e-9, 1.0]))
+    multiplier, shift = quantize_scale(np.array([1 - 1e-9, 1.0]), "here")
     assert multiplier.tolist() == [32768, 32768] and shift.tolist() == [15, 15]
 
 
 @pytest.mark.parametrize("scale", [0.0, -1.0, 2.0**-49, 2.0**16, float("nan")])
 def test_scales_out_of_range_are_refused(scale):
-    with pytest.raises(ConfigError, match="scale must be"):
-        quantize_scale(scale)
+    with pytest.raises(ConfigError, match="scale must be .*here"):
+        quantize_scale(scale, "here")
 
 
 def test_typical_data_has_the_stated_distributions():

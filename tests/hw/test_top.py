@@ -203,6 +203,10 @@ class Workload:
         """A run from the start gives the golden output."""
         self.refresh()
         await self.start(ctx)
+        await self.check_end(ctx)
+
+    async def check_end(self, ctx) -> None:
+        """A run that has begun does."""
         assert await self.machine.to_end(ctx) == (True, Cause.NONE, 0)
         memory = np.frombuffer(bytes(self.machine.memory[: len(self.image)]), np.uint8)
         assert np.array_equal(self.program.output(memory), self.golden)
@@ -281,6 +285,22 @@ def test_errors_are_reported_and_survived():
         await work.start(ctx)
         assert await machine.to_end(ctx) == (False, Cause.DEADLOCK, program + index * INSTRUCTION_BYTES)
         await work.check_run(ctx)
+
+    machine.run(main)
+
+
+def test_what_the_host_writes_during_a_run_changes_nothing():
+    """START, another program's address and size: this run goes on, with its counters."""
+    machine = Machine(core_period=1.0, mem_period=1.9, seed=3)
+    work = Workload(machine)
+
+    async def main(ctx):
+        for moment in (0, 60, 230):
+            work.refresh()
+            await work.start(ctx)
+            await ctx.tick("core").repeat(moment + 1)
+            await machine.start(ctx, 0x7F00, INSTRUCTION_BYTES)
+            await work.check_end(ctx)
 
     machine.run(main)
 
