@@ -149,7 +149,10 @@ class _Blocks:
             )
         for number, case in enumerate(self.job.cases):
             if not self.sums["fitting"][number]:
-                raise ConfigError(f"buffers must let every layer of {case.network.name} fit, which none of {space.name} do; make them larger")
+                tasks, repeats = self.job.tasks()
+                worst = max(np.flatnonzero(repeats[number]), key=lambda task: self.sums["misfits"][task])
+                what = f"buffers must let every layer of {case.network.name} fit, which none of {space.name} do"
+                raise ConfigError(f"{what} (layer {tasks[worst].shape.name} on the fewest); make them larger")
             for (name, limit), left in zip(limits.items(), self.sums["kept"][number], strict=True):
                 if not left:
                     option = "--" + name.replace("_", "-")

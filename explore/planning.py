@@ -18,7 +18,9 @@ from hw.config import AcceleratorConfig
 from hw.dram import DramPolicy
 from hw.errors import ConfigError
 from hw.layers import LayerShape, Network
+from hw.lowering import folds, lower
 from hw.tile_plan import Tiling
+from hw.tiling_choice import enumerate_tilings
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,18 +45,17 @@ class LayerTable:
 def layer_table(
     model: FittedModel, config: AcceleratorConfig, layers: Sequence[LayerShape], batch: int, conditions: Conditions, vdd_v: NDArray, links: Sequence[Link] = ()
 ) -> LayerTable:  # fmt: skip
-    """`LayerTable` of `layers` one after the other, clocks at fmax less margin; raises `ConfigError` naming a layer that fits no tiling. With the layers'
-    `links`, activations stay on chip where that is better at the middle one of the clocks, and so at all of them."""
+    """`LayerTable` of `layers` one after the other, clocks at fmax less margin; raises `ConfigError` naming layer and buffer where no tiling fits. With the
+    layers' `links`, activations stay on chip where that is better at the middle one of the clocks, and so at all of them."""
     one = of_config(config)
     designs = predict_designs(model, one, vdd_v, conditions)
     frequency, points = clock_hz(designs, conditions), np.arange(len(vdd_v))
     tasks = tasks_of(layers, batch, links)
+    for task in tasks:
+        enumerate_tilings(config, lower(config, task.shape, batch=batch, fold=task.first and folds(task.shape, config.array.lanes)))
     found = [
         evaluate(model, one, tasks, conditions, vdd_v, frequency, voltage, alike=True) for voltage in (points, np.full(len(vdd_v), len(vdd_v) - 1))
     ]
-    misfit = np.flatnonzero(np.isnan(found[0].values[0, :, 0, 0]))
-    if len(misfit):
-        raise ConfigError(f"buffers must let layer {layers[misfit[0]].name} fit, which those of {config.name} do not; make them larger")
     energy = [results.values[0, :, :, 2] + results.values[0, :, :, 4] + results.values[0, :, :, 6:11].sum(axis=-1) for results in found]
     asleep = idle_powers(replace(conditions, policy=DramPolicy(idle_state="self_refresh")))
     asleep_w = float(designs.memory_leakage_w[0]) + asleep.low_w + asleep.low_refresh_w + asleep.phy_w

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from made_up import biased, conditions, model, slow, space
 
 from explore import chunks, commands
-from explore.chunks import Constraints, Job, evaluate_block, read_block
+from explore.chunks import Case, Constraints, Job, evaluate_block, read_block
 from explore.cli import cli
 from explore.evaluate import clock_hz, evaluate, predict_designs, total
 from explore.exploration import FILES, cases_of, default_cases, explore_all
@@ -19,7 +19,7 @@ from explore.report import TEXTS
 from explore.stages import run_stage
 from fit.model import read_model, write_model
 from hw.errors import ConfigError, ModelError
-from hw.layers import load_network
+from hw.layers import LayerShape, load_network
 
 # In the least weight bank AlexNet's 11 x 11 kernels do not fit with 16 lanes of words.
 SPACE = space(weight_bank_bytes=[1024 * 4, 16384], lanes=[8, 16], back_bias_v=[0.5, 0.0, 1.0])
@@ -168,6 +168,14 @@ def test_constraints_keep_what_they_allow_and_name_what_removes_the_last(model_p
             explore_all(model_path=model_path, space=SPACE, out=tmp_path, workers=1, cases=cases, constraints=Constraints(**change))
     with pytest.raises(ConfigError, match="max_power_w must be above 0, not -1"):
         Constraints(max_power_w=-1)
+
+
+def test_a_layer_that_fits_nowhere_is_named(model_path, tmp_path):
+    wide = LayerShape(name="wide", kind="conv", in_channels=8, out_channels=8, in_h=64, in_w=64, kernel_h=64, kernel_w=64)
+    last = load_network("alexnet").layers[-1]
+    network = load_network("alexnet").model_copy(update={"layers": [last, wide, last.model_copy(update={"name": "other"})]})
+    with pytest.raises(ConfigError, match=r"every layer of alexnet fit, which none of few do \(layer wide on the fewest\); make them larger"):
+        explore_all(model_path=model_path, space=SPACE, out=tmp_path, workers=1, cases=[Case(network=network, whole=network, batch=1)])
 
 
 def test_sweeps_give_the_effectiveness_as_defined(explored):

@@ -1,5 +1,6 @@
 """Layers that keep activations on chip in the exploration: which may, what they move, and which tilings together are best, by brute force and on the RTL."""
 
+import itertools
 import sys
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from explore.cli import cli
 from explore.curves import CLOCKS_HZ
 from explore.evaluate import QUANTITIES, Task, chip_laws, coefficients, evaluate, laws_at, layer_rows, search_all, total
 from explore.exploration import cases_of
-from explore.on_chip import FOUND, LEFT, STATES
+from explore.on_chip import FOUND, LEFT, STATES, choose_together
 from explore.programs import predict_program
 from explore.sweep import sweep
 from fit.model import write_model
@@ -181,6 +182,47 @@ def test_choices_along_a_chain_are_the_best_of_all(objective, monkeypatch):
             kept += sum(node[0] & FOUND > 0 for node in best_path[2])
             checked += 1
     assert checked == 2 * len(groups) and 0 < kept < 2 * checked  # in some banks, of some layers
+
+
+def drawn_chain(random, layers=4, tilings=3):
+    """(words [2, tilings], costs [tilings, STATES], moved, bank) of layers of so many tilings each, drawn so that what takes more room costs less."""
+    words = random.integers(1, 10, (2, layers * tilings))
+    costs = random.integers(1, 5, (layers * tilings, STATES)) + (10 - words[np.arange(STATES) & FOUND].T)
+    return words, costs.astype(float), random.integers(1, 4, costs.shape).astype(float), int(random.integers(8, 20))
+
+
+def least_of_all(words, costs, moved, bank, layers=4):
+    """(cost, bytes) of the best of every combination of tilings and states of one chain; a bank without end leaves the rule of room out."""
+    count, found = len(costs) // layers, []
+    own = [[(tiling, state) for tiling in range(j * count, (j + 1) * count) for state in range(STATES)] for j in range(layers)]
+    for path in itertools.product(*own):
+        states = [state for _, state in path]
+        if states[0] & FOUND or states[-1] & LEFT or any(bool(one & LEFT) != bool(two & FOUND) for one, two in itertools.pairwise(states)):
+            continue
+        used = [words[state & FOUND, tiling] for tiling, state in path]
+        if all(used[j] + used[j + 1] <= bank for j in range(layers - 1) if states[j] & LEFT):
+            found.append((sum(costs[node] for node in path), sum(moved[node] for node in path)))
+    return min(found)
+
+
+def test_layers_that_keep_activations_on_chip_have_room_together():
+    """Against every combination, where each fits by itself and only the room that two neighbours take together forbids the cheapest."""
+    random, forbidden = np.random.default_rng(7), 0
+    for _ in range(12):
+        words, costs, moved, bank = drawn_chain(random)
+        tilings = np.arange(words.shape[1])
+        by_layer = tilings.reshape(1, 4, -1)
+        best = np.repeat(by_layer[:, :, None], STATES, axis=2).copy()
+        best[:, 0, [FOUND, FOUND + LEFT]] = best[:, -1, [LEFT, FOUND + LEFT]] = -1  # nobody before the first, nobody behind the last
+        choice = np.full((1, 4, 1), -1)
+        choose_together(
+            np.zeros((1, 2), dtype=np.int64), np.array([bank]), np.array([0, 1, 1, 1]), tilings, by_layer[:, :, 0].copy(), np.full((1, 4), 3), words,
+            by_layer, best, np.arange(costs.size).reshape(-1, 1, STATES), costs.reshape(-1, 1), moved.ravel(), 0.0, np.array([True]), choice,
+        )  # fmt: skip
+        chosen = choice.ravel()
+        assert (costs.ravel()[chosen].sum(), moved.ravel()[chosen].sum()) == least_of_all(words, costs, moved, bank)
+        forbidden += least_of_all(words, costs, moved, bank) != least_of_all(words, costs, moved, np.inf)
+    assert 3 < forbidden < 12  # the rule decides some of them
 
 
 def network_totals(architectures, tasks, **given):

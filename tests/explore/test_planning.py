@@ -59,7 +59,7 @@ def test_an_energy_budget_buys_time(table):
 
 def test_what_cannot_be_planned_is_refused():
     wide = LayerShape(name="wide", kind="conv", in_channels=8, out_channels=8, in_h=64, in_w=64, kernel_h=64, kernel_w=64)
-    with pytest.raises(ConfigError, match="let layer wide fit, which those of medium do not"):
+    with pytest.raises(ConfigError, match=r"activation bank must be such that the least tile of layer wide fits, which it does not \(medium\)"):
         layer_table(model(), load_design("medium"), [wide], 1, SLOW, VDD_V)
     gateless = AcceleratorConfig.model_validate(load_design("medium").model_dump() | {"clock_gating": False})
     with pytest.raises(ConfigError, match="differ from the defaults of hw.config only in"):
