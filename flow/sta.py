@@ -169,7 +169,7 @@ _ERRORS = (r"\bError:", r"Creating black box", r"Warning: (port|pin|instance|cel
            r"Warning: \S+, line \d+ .*not found")  # fmt: skip
 
 
-@step(version=2, tools=("sta",), modules=(tech,))
+@step(version=3, tools=("sta",), modules=(tech,))
 def _time(
     folder: Path,
     *,
@@ -200,11 +200,13 @@ def _time(
         f"read_spef {{{spef}}}" if spef else "set_wire_load_mode top\nset_wire_load_model -name expected -library voltfront_wires",
         _TCL,
     ]
+    if groups:
+        script += [f"set groups {{{' '.join(f'{{{pattern}}} {name}' for pattern, name in groups)}}}", _GROUPS_TCL]
+    script += ["check_setup -no_clock -loops -unconstrained_endpoints"]
     for clock in clocks:
         script += [f"report_class {name} {{{clock}}} {{{start.format(clock)}}} {{{end.format(clock)}}}" for name, (start, end) in _CLASSES.items()]
         script += [f"report_hold {{{clock}}}"]
     if groups:
-        script += [f"set groups {{{' '.join(f'{{{pattern}}} {name}' for pattern, name in groups)}}}", _GROUPS_TCL]
         script += [f"report_groups {{{clock}}}" for clock in clocks]
     script += ["check_period"]
     (folder / "sta.tcl").write_text("\n".join(script) + "\n", encoding="utf-8")
@@ -255,7 +257,6 @@ if {[llength $clocks] > 1} {
   foreach clock $clocks { lappend groups -group [get_clocks [list $clock ${clock}__inputs ${clock}__outputs]] }
   eval set_clock_groups -asynchronous $groups
 }
-check_setup -no_clock -loops -unconstrained_endpoints
 
 set longest_ps 0
 
@@ -296,7 +297,8 @@ proc check_period {} {
 """
 
 
-# From each group of registers one search finds the worst path to every endpoint.
+# Each group of registers is the start of a path group, so that the one search of the arrivals keeps the worst path from each of them to
+# every endpoint. A search from the pins of one group at a time would propagate all that it reaches anew.
 _GROUPS_TCL = r"""
 set group_cache [dict create]
 proc group_of {pin} {
@@ -307,19 +309,26 @@ proc group_of {pin} {
   dict set ::group_cache $word $group
   return $group
 }
-proc report_groups {clock} {
-  set starts [dict create]
+set starts [dict create]
+foreach clock $clocks {
   foreach pin [all_registers -clock_pins -clock [get_clocks [list $clock]]] {
-    dict lappend starts [group_of [get_property $pin full_name]] $pin
+    dict lappend starts [list $clock [group_of [get_property $pin full_name]]] $pin
   }
-  dict for {start pins} $starts {
-    set worst [dict create]
-    foreach path [find_timing_paths -from $pins -to [get_clocks [list $clock]] -path_delay max -group_count 1000000 -endpoint_count 1] {
-      set end [group_of [get_property [get_property $path endpoint] full_name]]
-      set slack [get_property $path slack]
-      if {![dict exists $worst $end] || $slack < [lindex [dict get $worst $end] 0]} { dict set worst $end [list $slack $path] }
-    }
-    dict for {end found} $worst {
+}
+dict for {start pins} $starts { group_path -name $start -from $pins -to [get_clocks [list [lindex $start 0]]] }
+
+proc report_groups {clock} {
+  set worst [dict create]
+  foreach start [dict keys $::starts [list $clock *]] { dict set worst [lindex $start 1] [dict create] }
+  set real [get_clocks [list $clock]]
+  foreach path [find_timing_paths -from $real -to $real -path_delay max -group_count 1000000 -endpoint_count 1] {
+    set start [group_of [get_property [get_property $path startpoint] full_name]]
+    set end [group_of [get_property [get_property $path endpoint] full_name]]
+    set slack [get_property $path slack]
+    if {![dict exists $worst $start $end] || $slack < [lindex [dict get $worst $start $end] 0]} { dict set worst $start $end [list $slack $path] }
+  }
+  dict for {start ends} $worst {
+    dict for {end found} $ends {
       set path [lindex $found 1]
       puts "GROUP $clock $start $end [expr {$::period_ps - [lindex $found 0]}]\
  [get_property [get_property $path startpoint] full_name] [get_property [get_property $path endpoint] full_name]"
