@@ -32,9 +32,9 @@ _CLASSES = {  # class of path: the clock it starts at and the one it ends at, {0
 }
 OTHER_GROUP = "glue"
 """Registers that belong to no group."""
-# Long against every path, so that slack is positive; short enough for OpenSTA's single precision.
+# Long against every path, so that slack is positive and one from one edge of a clock to the other shows: half of the period counts as its
+# delay. Short enough for OpenSTA's single precision.
 _LONG_PERIOD_PS = 1e5
-_PERIOD_TOLERANCE = 2e-3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,7 +208,7 @@ def _time(
         script += [f"report_hold {{{clock}}}"]
     if groups:
         script += [f"report_groups {{{clock}}}" for clock in clocks]
-    script += ["check_period"]
+    script += ['puts "METRIC longest $::longest_ps ps"']
     (folder / "sta.tcl").write_text("\n".join(script) + "\n", encoding="utf-8")
     run = run_tool([find_tool("sta"), "-no_init", "-no_splash", "-exit", "sta.tcl"], cwd=folder, timeout_s=timeout_s, step="sta", error_patterns=_ERRORS)
     untimed = re.search(r"There (?:is|are) (\d+) unconstrained endpoint", run.output)
@@ -283,17 +283,6 @@ proc report_hold {clock} {
   puts "METRIC hold.$clock.paths [expr {$path ne {}}] 1"
   if {$path ne {}} { puts "METRIC hold.$clock.slack [get_property $path slack] ps" }
 }
-# At the longest delay found as period, the worst path must have no slack: so it does if every path
-# takes a whole period, which the delays above assume.
-proc check_period {} {
-  puts "METRIC longest $::longest_ps ps"
-  if {$::longest_ps == 0} { puts "METRIC slack_at_longest 0 ps"; return }
-  make_clocks $::longest_ps
-  set ends [find_timing_paths -path_delay max -group_count 1]
-  set worst_ps $::longest_ps
-  foreach path $ends { if {[get_property $path slack] < $worst_ps} { set worst_ps [get_property $path slack] } }
-  puts "METRIC slack_at_longest $worst_ps ps"
-}
 """
 
 
@@ -350,7 +339,7 @@ def _read_groups(run: ToolRun) -> tuple[GroupPath, ...]:
 
 def _read_timings(run: ToolRun, module: str, clocks: Sequence[str]) -> tuple[ClockTiming, ...]:
     counts = [f"{name}.{clock}.paths" for clock in clocks for name in (*_CLASSES, "hold")]
-    metrics = parse_metrics(run.output, [*counts, "longest", "slack_at_longest"], step="sta")
+    metrics = parse_metrics(run.output, [*counts, "longest"], step="sta")
     names = dict(line.removeprefix("NAME ").split(" ", 1) for line in run.output.splitlines() if line.startswith("NAME "))
 
     def value_s(name: str) -> float:
@@ -363,12 +352,12 @@ def _read_timings(run: ToolRun, module: str, clocks: Sequence[str]) -> tuple[Clo
             return None
         return TimedPath(delay_s=value_s(f"{name}.{clock}.delay"), start=names[f"{name}.{clock}.start"], end=names[f"{name}.{clock}.end"])
 
-    longest_s, slack_s = value_s("longest"), value_s("slack_at_longest")
+    longest_s, half_period_s = value_s("longest"), _LONG_PERIOD_PS / 2 * 1e-12
     if longest_s == 0:
         raise ToolError(f"module {module} must have a timed path, not none; check that its Liberty gives delays (delay_model : table_lookup)")
-    if abs(slack_s) > _PERIOD_TOLERANCE * longest_s:
+    if longest_s >= half_period_s:
         raise ToolError(
-            f"paths of {module} must take whole clock periods, not parts of them (slack {slack_s:.3g} s at a period of {longest_s:.3g} s);"
+            f"paths of {module} must take whole clock periods and less than {half_period_s:.3g} s, not parts of periods or {longest_s:.3g} s;"
             " use one edge of each clock"
         )
     return tuple(
