@@ -32,9 +32,9 @@ _CLASSES = {  # class of path: the clock it starts at and the one it ends at, {0
 }
 OTHER_GROUP = "glue"
 """Registers that belong to no group."""
-# Long against every path, so that slack is positive; short enough for OpenSTA's single precision.
+# Long against every path, so that slack is positive and one from one edge of a clock to the other shows: half of the period counts as its
+# delay. Short enough for OpenSTA's single precision.
 _LONG_PERIOD_PS = 1e5
-_PERIOD_TOLERANCE = 2e-3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,7 +169,7 @@ _ERRORS = (r"\bError:", r"Creating black box", r"Warning: (port|pin|instance|cel
            r"Warning: \S+, line \d+ .*not found")  # fmt: skip
 
 
-@step(version=2, tools=("sta",), modules=(tech,))
+@step(version=3, tools=("sta",), modules=(tech,))
 def _time(
     folder: Path,
     *,
@@ -200,13 +200,15 @@ def _time(
         f"read_spef {{{spef}}}" if spef else "set_wire_load_mode top\nset_wire_load_model -name expected -library voltfront_wires",
         _TCL,
     ]
+    if groups:
+        script += [f"set groups {{{' '.join(f'{{{pattern}}} {name}' for pattern, name in groups)}}}", _GROUPS_TCL]
+    script += ["check_setup -no_clock -loops -unconstrained_endpoints"]
     for clock in clocks:
         script += [f"report_class {name} {{{clock}}} {{{start.format(clock)}}} {{{end.format(clock)}}}" for name, (start, end) in _CLASSES.items()]
         script += [f"report_hold {{{clock}}}"]
     if groups:
-        script += [f"set groups {{{' '.join(f'{{{pattern}}} {name}' for pattern, name in groups)}}}", _GROUPS_TCL]
         script += [f"report_groups {{{clock}}}" for clock in clocks]
-    script += ["check_period"]
+    script += ['puts "METRIC longest $::longest_ps ps"']
     (folder / "sta.tcl").write_text("\n".join(script) + "\n", encoding="utf-8")
     run = run_tool([find_tool("sta"), "-no_init", "-no_splash", "-exit", "sta.tcl"], cwd=folder, timeout_s=timeout_s, step="sta", error_patterns=_ERRORS)
     untimed = re.search(r"There (?:is|are) (\d+) unconstrained endpoint", run.output)
@@ -255,7 +257,6 @@ if {[llength $clocks] > 1} {
   foreach clock $clocks { lappend groups -group [get_clocks [list $clock ${clock}__inputs ${clock}__outputs]] }
   eval set_clock_groups -asynchronous $groups
 }
-check_setup -no_clock -loops -unconstrained_endpoints
 
 set longest_ps 0
 
@@ -282,21 +283,11 @@ proc report_hold {clock} {
   puts "METRIC hold.$clock.paths [expr {$path ne {}}] 1"
   if {$path ne {}} { puts "METRIC hold.$clock.slack [get_property $path slack] ps" }
 }
-# At the longest delay found as period, the worst path must have no slack: so it does if every path
-# takes a whole period, which the delays above assume.
-proc check_period {} {
-  puts "METRIC longest $::longest_ps ps"
-  if {$::longest_ps == 0} { puts "METRIC slack_at_longest 0 ps"; return }
-  make_clocks $::longest_ps
-  set ends [find_timing_paths -path_delay max -group_count 1]
-  set worst_ps $::longest_ps
-  foreach path $ends { if {[get_property $path slack] < $worst_ps} { set worst_ps [get_property $path slack] } }
-  puts "METRIC slack_at_longest $worst_ps ps"
-}
 """
 
 
-# From each group of registers one search finds the worst path to every endpoint.
+# Each group of registers is the start of a path group, so that the one search of the arrivals keeps the worst path from each of them to
+# every endpoint. A search from the pins of one group at a time would propagate all that it reaches anew.
 _GROUPS_TCL = r"""
 set group_cache [dict create]
 proc group_of {pin} {
@@ -307,19 +298,26 @@ proc group_of {pin} {
   dict set ::group_cache $word $group
   return $group
 }
-proc report_groups {clock} {
-  set starts [dict create]
+set starts [dict create]
+foreach clock $clocks {
   foreach pin [all_registers -clock_pins -clock [get_clocks [list $clock]]] {
-    dict lappend starts [group_of [get_property $pin full_name]] $pin
+    dict lappend starts [list $clock [group_of [get_property $pin full_name]]] $pin
   }
-  dict for {start pins} $starts {
-    set worst [dict create]
-    foreach path [find_timing_paths -from $pins -to [get_clocks [list $clock]] -path_delay max -group_count 1000000 -endpoint_count 1] {
-      set end [group_of [get_property [get_property $path endpoint] full_name]]
-      set slack [get_property $path slack]
-      if {![dict exists $worst $end] || $slack < [lindex [dict get $worst $end] 0]} { dict set worst $end [list $slack $path] }
-    }
-    dict for {end found} $worst {
+}
+dict for {start pins} $starts { group_path -name $start -from $pins -to [get_clocks [list [lindex $start 0]]] }
+
+proc report_groups {clock} {
+  set worst [dict create]
+  foreach start [dict keys $::starts [list $clock *]] { dict set worst [lindex $start 1] [dict create] }
+  set real [get_clocks [list $clock]]
+  foreach path [find_timing_paths -from $real -to $real -path_delay max -group_count 1000000 -endpoint_count 1] {
+    set start [group_of [get_property [get_property $path startpoint] full_name]]
+    set end [group_of [get_property [get_property $path endpoint] full_name]]
+    set slack [get_property $path slack]
+    if {![dict exists $worst $start $end] || $slack < [lindex [dict get $worst $start $end] 0]} { dict set worst $start $end [list $slack $path] }
+  }
+  dict for {start ends} $worst {
+    dict for {end found} $ends {
       set path [lindex $found 1]
       puts "GROUP $clock $start $end [expr {$::period_ps - [lindex $found 0]}]\
  [get_property [get_property $path startpoint] full_name] [get_property [get_property $path endpoint] full_name]"
@@ -341,7 +339,7 @@ def _read_groups(run: ToolRun) -> tuple[GroupPath, ...]:
 
 def _read_timings(run: ToolRun, module: str, clocks: Sequence[str]) -> tuple[ClockTiming, ...]:
     counts = [f"{name}.{clock}.paths" for clock in clocks for name in (*_CLASSES, "hold")]
-    metrics = parse_metrics(run.output, [*counts, "longest", "slack_at_longest"], step="sta")
+    metrics = parse_metrics(run.output, [*counts, "longest"], step="sta")
     names = dict(line.removeprefix("NAME ").split(" ", 1) for line in run.output.splitlines() if line.startswith("NAME "))
 
     def value_s(name: str) -> float:
@@ -354,12 +352,12 @@ def _read_timings(run: ToolRun, module: str, clocks: Sequence[str]) -> tuple[Clo
             return None
         return TimedPath(delay_s=value_s(f"{name}.{clock}.delay"), start=names[f"{name}.{clock}.start"], end=names[f"{name}.{clock}.end"])
 
-    longest_s, slack_s = value_s("longest"), value_s("slack_at_longest")
+    longest_s, half_period_s = value_s("longest"), _LONG_PERIOD_PS / 2 * 1e-12
     if longest_s == 0:
         raise ToolError(f"module {module} must have a timed path, not none; check that its Liberty gives delays (delay_model : table_lookup)")
-    if abs(slack_s) > _PERIOD_TOLERANCE * longest_s:
+    if longest_s >= half_period_s:
         raise ToolError(
-            f"paths of {module} must take whole clock periods, not parts of them (slack {slack_s:.3g} s at a period of {longest_s:.3g} s);"
+            f"paths of {module} must take whole clock periods and less than {half_period_s:.3g} s, not parts of periods or {longest_s:.3g} s;"
             " use one edge of each clock"
         )
     return tuple(
