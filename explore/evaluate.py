@@ -252,18 +252,17 @@ def _grids(reference: NDArray, factor: NDArray, group: NDArray, out: NDArray) ->
 
 
 @njit(cache=True)
-def _periods(reference: NDArray, factor: NDArray, start: NDArray, end: NDArray, out: NDArray) -> None:
-    """out [designs, voltages]: the longest path."""
+def _periods(reference: NDArray, factor: NDArray, parts: NDArray, out: NDArray) -> None:
+    """out [designs, voltages]: the longest path, each the sum of its parts [paths, most parts]."""
     delay = np.zeros(factor.shape[1])
     for i in range(out.shape[0]):
-        for p in range(len(start)):
-            x = reference[i, start[p]]
-            for v in range(len(delay)):
-                delay[v] = x * factor[start[p], v]
-            if end[p] >= 0:
-                x = reference[i, end[p]]
-                for v in range(len(delay)):
-                    delay[v] += x * factor[end[p], v]
+        for p in range(parts.shape[0]):
+            delay[:] = 0.0
+            for part in parts[p]:
+                if part >= 0:
+                    x = reference[i, part]
+                    for v in range(len(delay)):
+                        delay[v] += x * factor[part, v]
             for v in range(len(delay)):
                 out[i, v] = max(out[i, v], delay[v])
 
@@ -290,7 +289,7 @@ def chip_laws(laws: DesignLaws, conditions: Conditions, clocks: DesignLaws | Non
 
     period = np.zeros(shape)
     timed = laws if clocks is None else clocks
-    _periods(timed.delays.reference, timed.delays.factor, timed.start, timed.end, period)
+    _periods(timed.delays.reference, timed.delays.factor, timed.parts, period)
     return Chip(
         period_s=(period + one(timed.skew, shape[1])) / (1 - conditions.margin), cycle_j=one(laws.core_cycle_j, shape[1]),
         leakage_w=one(laws.core_leakage_w, shape[1]),

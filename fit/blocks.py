@@ -28,6 +28,8 @@ class Term:
     function: Callable[[Parameters], NDArray]
     statistic: str = ""
     """What of `fit.workloads.STATISTICS` it is multiplied by: it counts in that part of the events, or of the cycles, only."""
+    wire: bool = False
+    """Whether a delay with it is that of wires alone, their resistance times their capacitance, which no corner changes."""
 
 
 def _log2(x: NDArray) -> NDArray:
@@ -92,9 +94,9 @@ TERMS = {
         Term(name="read_depth", formula="log2(read_fifo_beats)", function=lambda p: _log2(p["read_fifo_beats"])),
         Term(name="taps", formula="depthwise_taps", function=lambda p: 1.0 * p["depthwise_taps"]),
         Term(name="trunk", formula="side", function=lambda p: 1.0 * p["side_um"]),
-        Term(name="trunk_rc", formula="side^2", function=lambda p: p["side_um"] ** 2),
+        Term(name="trunk_rc", formula="side^2", function=lambda p: p["side_um"] ** 2, wire=True),
         Term(name="row_span", formula="row_side", function=lambda p: 1.0 * p["row_side_um"]),
-        Term(name="row_rc", formula="row_side^2", function=lambda p: p["row_side_um"] ** 2),
+        Term(name="row_rc", formula="row_side^2", function=lambda p: p["row_side_um"] ** 2, wire=True),
         Term(name="row_wires", formula="side rows lanes activation_bits", function=lambda p: p["side_um"] * p["rows"] * p["lanes"] * p["activation_bits"]),
         Term(
             name="activation_wires", formula="steps x side rows lanes activation_bits", statistic="steps",

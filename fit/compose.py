@@ -264,7 +264,7 @@ def _sum(reference: NDArray, factor: NDArray) -> NDArray:
 class DesignLaws:
     """What `Designs` is made of. The fields of the same name as there hold [designs, voltages]; those of the memory domain one voltage.
 
-    A path takes the delay laws[start] of `delays`, and of laws[end] unless that is -1 (a memory's access time).
+    A path takes the delays of its `parts` [paths, most parts], laws of `delays` or -1 for none: its logic, its wires, a memory's access time.
     """
 
     core_cycle_j: Terms
@@ -282,8 +282,7 @@ class DesignLaws:
     skew: Terms
     """What the clock's skew adds to the longest path of the core."""
     paths: tuple[str, ...]
-    start: NDArray
-    end: NDArray
+    parts: NDArray
     memory_period_s: NDArray
     """[designs]"""
     outside_supply: NDArray
@@ -369,8 +368,8 @@ def design_laws(
             log_sd=np.array([v.log_sd for v in values]),
         )  # fmt: skip
 
-    delays, paths, start, end = _paths(model, "core", p, roles, law, corners["vdd_v"])
-    memory_delays, _, memory_start, memory_end = _paths(model, "memory", p, roles, law, nominal)
+    delays, paths, path_parts = _paths(model, "core", p, roles, law, corners["vdd_v"])
+    memory_delays, _, memory_parts = _paths(model, "memory", p, roles, law, nominal)
     memory_laws = np.concatenate([memory_delays.reference * memory_delays.factor[:, 0], np.zeros((len(p["rows"]), 1))], axis=1)
     skew = Terms(reference=np.zeros((len(p["rows"]), 0)), factor=np.zeros((0, len(vdd))), log_sd=np.zeros(0))
     if model.skew is not None:
@@ -382,8 +381,8 @@ def design_laws(
         crossing_cycle_j=terms("cycle", "memory", "core", voltages=1), memory_cycle_j=terms("cycle", "memory", "memory", voltages=1),
         memory_event_j={name: replace(t, factor=t.factor[:, :1]) for name, t in events["memory"].items()},
         memory_leakage_w=terms("leakage", "memory", voltages=1), core_area_um2=terms("area", "core", voltages=1),
-        memory_area_um2=terms("area", "memory", voltages=1), busiest_cycle_j=terms("busiest"), delays=delays, skew=skew, paths=paths, start=start, end=end,
-        memory_period_s=(memory_laws[:, memory_start] + memory_laws[:, memory_end]).max(axis=1),
+        memory_area_um2=terms("area", "memory", voltages=1), busiest_cycle_j=terms("busiest"), delays=delays, skew=skew, paths=paths, parts=path_parts,
+        memory_period_s=memory_laws[:, memory_parts].sum(axis=2).max(axis=1),
         outside_supply=np.any([beyond(values, valid) for values, valid, _ in supplies.values()], axis=0),
     )  # fmt: skip
 
@@ -403,8 +402,8 @@ def predict(
     )  # fmt: skip
     shape = laws.core_cycle_j.grid.shape
     longest, longest_sd, limit = np.zeros(shape), np.zeros(shape), np.zeros(shape, dtype=int)
-    for number, (start, end) in enumerate(zip(laws.start, laws.end, strict=True)):
-        own = [start] if end < 0 else [start, end]
+    for number, parts in enumerate(laws.parts):
+        own = parts[parts >= 0]
         path = Terms(reference=laws.delays.reference[:, own], factor=laws.delays.factor[own], log_sd=laws.delays.log_sd[own])
         delay = path.grid
         longer = delay > longest
@@ -494,31 +493,40 @@ def terms_by_statistic(block: FittedBlock, quantity: str) -> dict[str, tuple[str
 
 
 def _path_value(model: FittedModel, law: FittedLaw, p: Parameters, corners: Corners) -> _Value:
-    """A delay of whole designs."""
+    """A delay of whole designs, but for its wires."""
     structure = law.structure(term_values(tuple(term.name for term in law.terms), p))
     return _Value(reference=structure, factor=law.factor(corners, reference_corner(model)), log_sd=law.log_sd)
 
 
+def _wires(law: FittedLaw, p: Parameters, corners: Corners) -> _Value:
+    """What wires add to a delay of whole designs."""
+    across = law.across_wires(term_values(tuple(wire.name for wire in law.wires), p))
+    return _Value(reference=across, factor=np.ones(len(corners.vdd_v)), log_sd=law.log_sd)
+
+
 def _paths(
     model: FittedModel, domain: str, p: Parameters, roles: dict[str, Use], law: Callable[[Use, str], _Value], corners: Corners
-) -> tuple[Terms, tuple[str, ...], NDArray, NDArray]:  # fmt: skip
-    """Delay laws, names of paths, and the laws that each path adds up (-1: none): its logic, and a memory's access time."""
+) -> tuple[Terms, tuple[str, ...], NDArray]:  # fmt: skip
+    """Delay laws, names of paths, and the laws that each path adds up, as `DesignLaws` has them."""
     laws: list[_Value] = []
     memories: dict[str, int] = {}
-    found: list[tuple[str, int, int]] = []
+    found: dict[str, tuple[int, int, int]] = {}
     for name, path in model.paths.items():
         if path.domain != domain:
             continue
         laws.append(_path_value(model, path.law, p, corners))
-        logic, memory = len(laws) - 1, -1
+        logic, wires, memory = len(laws) - 1, -1, -1
+        if any(wire.value for wire in path.law.wires):
+            wires = len(laws)
+            laws.append(_wires(path.law, p, corners))
         if path.memory:
             memory = memories.setdefault(path.memory, len(laws))
             if memory == len(laws):
                 laws.append(law(roles[path.memory], "register_to_output_s"))
-        found.append((name, logic, memory))
+        found[name] = logic, wires, memory
     if not found:
         raise ModelError(f"model must have paths of the {domain} clock, not none; measure paths.csv and fit again")
     delays = Terms(
         reference=np.stack([v.reference for v in laws], axis=1), factor=np.stack([v.factor for v in laws]), log_sd=np.array([v.log_sd for v in laws])
     )  # fmt: skip
-    return delays, tuple(name for name, _, _ in found), np.array([start for _, start, _ in found]), np.array([end for _, _, end in found])
+    return delays, tuple(found), np.array(list(found.values()))

@@ -11,7 +11,7 @@ from fit.blocks import BLOCKS, DELAYS, DERIVED, SIDES, SKEW_TERMS, TERMS, Block,
 from fit.compose import GLUE, uses
 from fit.laws import DELAY_LAWS, REFERENCE_C, VOLTAGE_LAWS, Corners, VoltageLaw
 from fit.model import NORMAL_90, ErrorSummary, FittedBlock, FittedLaw, FittedPath, LawComparison, Number, Range, Status
-from fit.regression import Estimate, Samples, estimate, estimate_with_errors, leave_voltages_out
+from fit.regression import Estimate, Samples, Start, estimate, estimate_with_errors, leave_voltages_out
 from fit.workloads import STATISTICS, with_statistics
 from flow.table import PARAMETERS
 from hw.errors import ConfigError, ModelError
@@ -145,7 +145,7 @@ def samples_of(rows: pd.DataFrame, block: Block, quantity: str) -> Samples | Non
         raise ModelError(f"{quantity} of {block.name} must be positive in every row or zero in all, not {value[~(value > 0)][0]:g} ({bad['module']})")
     terms = term_values(block.terms_of(quantity), {name: rows[name].to_numpy(dtype=float) for name in (*PARAMETERS, *DERIVED, *STATISTICS)})
     return Samples(
-        terms=np.column_stack(list(terms.values())), corners=corners_of(rows, block.supply), value=value, offset=np.zeros(len(rows)),
+        terms=np.column_stack(list(terms.values())), wires=_no_wires(rows), corners=corners_of(rows, block.supply), value=value, offset=np.zeros(len(rows)),
         sampling_log_sd=np.hypot((high - low) / 2 / NORMAL_90 / value, settling), curve=_numbers(rows, curves), variant=_variants(rows, block),
     )  # fmt: skip
 
@@ -218,9 +218,20 @@ def skew_samples(rows: pd.DataFrame, paths: pd.DataFrame) -> Samples | None:
         raise ModelError(f"the clock's skew must be above 0 in every whole design or in none, not {skew_s[~skewed][0]:g} s ({bad['design']})")
     terms = term_values(SKEW_TERMS, {"side_um": rows["side_um"].to_numpy(dtype=float)})
     return Samples(
-        terms=np.column_stack(list(terms.values())), corners=corners_of(rows), value=skew_s, offset=np.zeros(len(rows)), sampling_log_sd=np.zeros(len(rows)),
+        terms=np.column_stack(list(terms.values())), wires=_no_wires(rows), corners=corners_of(rows), value=skew_s, offset=np.zeros(len(rows)),
+        sampling_log_sd=np.zeros(len(rows)),
         curve=_numbers(rows, ["design"]), variant=_numbers(rows, ["design"]),
     )  # fmt: skip
+
+
+def _no_wires(rows: pd.DataFrame) -> np.ndarray:
+    """[rows, 0]"""
+    return np.zeros((len(rows), 0))
+
+
+def split_wires(names: tuple[str, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Of the terms `names` of a delay those that change with the corner, and those of wires, which do not."""
+    return tuple(name for name in names if not TERMS[name].wire), tuple(name for name in names if TERMS[name].wire)
 
 
 def path_samples(paths: pd.DataFrame, blocks: dict[str, FittedBlock], reference: Corners) -> dict[PathKey, Samples]:
@@ -234,9 +245,9 @@ def path_samples(paths: pd.DataFrame, blocks: dict[str, FittedBlock], reference:
         offset = np.zeros(len(rows))
         if memory:
             offset = access_s(blocks, memory, p, corners_of(rows, "sram_vdd_v"), reference)
-        terms = term_values(path_terms(start, end), p)
+        gates, wires = (np.column_stack([_no_wires(rows), *term_values(names, p).values()]) for names in split_wires(path_terms(start, end)))
         found[start, end, domain] = Samples(
-            terms=np.column_stack(list(terms.values())), corners=corners_of(rows), value=rows["delay_s"].to_numpy(dtype=float), offset=offset,
+            terms=gates, wires=wires, corners=corners_of(rows), value=rows["delay_s"].to_numpy(dtype=float), offset=offset,
             sampling_log_sd=np.zeros(len(rows)), curve=_numbers(rows, ["design"]), variant=_numbers(rows, ["design"]),
         )  # fmt: skip
     return found
@@ -312,7 +323,7 @@ def measured_ranges(rows: pd.DataFrame, parameters: Iterable[str], laws: Iterabl
     """Least and highest value of each parameter in the rows, and of each term of the laws fitted on them: a law is as unproven where a product of
     parameters is beyond all measured as where one of them is."""
     values = {name: rows[name].to_numpy(dtype=float) for name in (*PARAMETERS, *DERIVED) if name in rows}
-    names = dict.fromkeys((*parameters, *(term.name for law in laws for term in law.terms)))
+    names = dict.fromkeys((*parameters, *(term.name for law in laws for term in (*law.terms, *law.wires))))
     return {name: measured_range(measured_value(name, values)) for name in names if name != "one"}
 
 
@@ -329,22 +340,22 @@ def _by_block(frame: pd.DataFrame) -> Iterator[tuple[Block, pd.DataFrame]]:
 
 
 def _fit(
-    samples: Samples, terms: tuple[str, ...], what: str, quantity: str, law: VoltageLaw, reference: Corners, errors: bool, near: FittedLaw | None
+    samples: Samples, names: tuple[str, ...], what: str, quantity: str, law: VoltageLaw, reference: Corners, errors: bool, near: FittedLaw | None
 ) -> FittedLaw:  # fmt: skip
     # What adds up in an area follows from how a block is built; what a path gets longer with, or what switches, is for the data to say.
     choosing = quantity == "delay_s" or (quantity.endswith("_energy_j") and quantity != "idle_energy_j")
     try:
         if near is not None:
             used = np.array([t.status in ("fitted", "at_bound") for t in near.terms])
-            values = np.array([p.value for p in near.voltage_parameters])
-            found, left_out = estimate(replace(samples, terms=samples.terms * used), law, reference, near=values), np.full(len(samples.value), np.nan)
+            start = Start(*(np.array([number.value for number in numbers]) for numbers in (near.voltage_parameters, near.wires)))
+            found, left_out = estimate(replace(samples, terms=samples.terms * used), law, reference, near=start), np.full(len(samples.value), np.nan)
         elif errors:
             found, left_out = estimate_with_errors(samples, law, reference, select=choosing)
         else:
             found, left_out = estimate(samples, law, reference, select=choosing), np.full(len(samples.value), np.nan)
     except ModelError as error:
         raise ModelError(f"{what}: {error}") from None
-    return as_law(found, samples, left_out, terms, quantity)
+    return as_law(found, samples, left_out, names, quantity)
 
 
 def as_law(found: Estimate, samples: Samples, left_out: np.ndarray, names: tuple[str, ...], quantity: str) -> FittedLaw:
@@ -354,13 +365,15 @@ def as_law(found: Estimate, samples: Samples, left_out: np.ndarray, names: tuple
     def number(name: str, formula: str, value: float, unit: str, error: float, status: Status) -> Number:
         return Number(name=name, formula=formula, value=float(value), unit=unit, standard_error=float(error) if np.isfinite(error) else None, status=status)
 
-    vdd_v = samples.corners.vdd_v
+    vdd_v, (gates, wires) = samples.corners.vdd_v, split_wires(names)
+
+    def coefficients(names: tuple[str, ...], values: np.ndarray, errors: np.ndarray, statuses: tuple[Status, ...]) -> tuple[Number, ...]:
+        columns = zip(names, values, errors, statuses, strict=True)
+        return tuple(number(name, TERMS[name].formula, value, unit, error, status) for name, value, error, status in columns)
+
     return FittedLaw(
-        quantity=quantity, unit=unit,
-        terms=tuple(
-            number(name, TERMS[name].formula, *rest)
-            for name, *rest in zip(names, found.coefficients, [unit] * len(names), found.coefficient_errors, found.coefficient_status, strict=True)
-        ),
+        quantity=quantity, unit=unit, terms=coefficients(gates, found.coefficients, found.coefficient_errors, found.coefficient_status),
+        wires=coefficients(wires, found.wires, found.wire_errors, found.wire_status),
         voltage_law=found.law.name,
         voltage_parameters=tuple(
             number(p.name, found.law.formula, value, p.unit, error, status)

@@ -1,6 +1,7 @@
 """The model in words: each law as an equation with its numbers, and the table of its errors."""
 
 from collections import Counter
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -32,13 +33,16 @@ def number_text(number: Number) -> str:
 
 def law_text(name: str, law: FittedLaw) -> str:
     """`block.quantity = (sum) x law(V) / law(reference)` and, below it, each number with its error."""
-    used = [t for t in law.terms if t.value]
-    total = " + ".join(quantity_text(t.value, t.unit) + (f" x [{t.formula}]" if t.formula != "1" else "") for t in used)
-    lines = [f"{name}.{law.quantity} = ({total})"]
+    def added(numbers: Iterable[Number]) -> str:
+        return " + ".join(quantity_text(n.value, n.unit) + (f" x [{n.formula}]" if n.formula != "1" else "") for n in numbers if n.value)
+
+    across = added(law.wires)
+    lines = [f"{name}.{law.quantity} = {f'{across} + ' if across else ''}({added(law.terms)})"]
     if law.voltage_law != "constant":
         lines[0] += f" x g / g({law.reference_vdd_v:g} V), g = {VOLTAGE_LAWS[law.voltage_law].formula}"
         lines.append("    " + ", ".join(f"{p.name} = {number_text(p)}" for p in law.voltage_parameters))
     lines += [f"    {t.name} [{t.formula}]: {number_text(t) if t.status not in ('undetermined', 'unused') else t.status}" for t in law.terms]
+    lines += [f"    {wire.name} [{wire.formula}], wires at any corner: {number_text(wire)}" for wire in law.wires]
     left_out = f"variants left out: {errors_text(law.left_out)}" if law.left_out else "one variant: none left out"
     return "\n".join(
         [*lines, f"    {law.rows} rows, {law.variants} variants, condition {law.condition:.3g}, residual {100 * law.residual_log_sd:.2g} %, {left_out}"]
@@ -91,7 +95,7 @@ def determined_text(model: FittedModel) -> str:
     parts = []
     for what, numbers in (
         ("parameters of corner laws", [p for law in laws if law.voltage_law != "constant" for p in law.voltage_parameters]),
-        ("structural coefficients", [t for law in laws for t in law.terms]),
+        ("structural coefficients", [t for law in laws for t in (*law.terms, *law.wires)]),
     ):  # fmt: skip
         count = Counter(number.status for number in numbers)
         others = ", ".join(f"{count[status]} {status.replace('_', ' ')}" for status in sorted(count) if status != "fitted")

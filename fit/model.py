@@ -4,7 +4,7 @@ The file is JSON (`fields` says what is in it), written whole or not at all, and
 """
 
 import json
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Final, Literal, get_args, get_origin
 
@@ -19,7 +19,7 @@ from hw.errors import ConfigError, ModelError
 from hw.settings import Settings
 
 FORMAT: Final = "voltfront-model"
-MODEL_VERSION: Final = 6
+MODEL_VERSION: Final = 7
 NORMAL_90 = 1.6448536269514722
 """Half-width of a 90 % interval in standard deviations."""
 
@@ -81,7 +81,7 @@ class ErrorSummary(_Described):
 
 
 class FittedLaw(_Described):
-    """value = (sum of coefficient x term) x corner law(V, T, bias) / corner law at the reference corner."""
+    """value = sum of coefficient x wire + (sum of coefficient x term) x corner law(V, T, bias) / corner law at the reference corner."""
 
     quantity: str
     """area_um2, leakage_w, a delay, idle_energy_j (a cycle) or <event>_energy_j (a cycle with the event)."""
@@ -89,6 +89,8 @@ class FittedLaw(_Described):
     """Of the quantity, and of each coefficient at the reference corner."""
     terms: tuple[Number, ...]
     """Coefficients of the structural terms."""
+    wires: tuple[Number, ...] = ()
+    """Coefficients of what wires alone add to a delay, the same at every corner."""
     voltage_law: str
     """Name of the corner law in fit/laws.py."""
     voltage_parameters: tuple[Number, ...]
@@ -115,9 +117,16 @@ class FittedLaw(_Described):
         return VOLTAGE_LAWS[self.voltage_law].relative(corners, reference, [p.value for p in self.voltage_parameters])
 
     def structure(self, terms: Mapping[str, ArrayLike], names: Container[str] | None = None) -> NDArray:
-        """Sum of coefficient x term, of the terms `names` only if given: the value at the reference corner."""
-        used = [t for t in self.terms if names is None or t.name in names]
-        return sum((np.asarray(terms[t.name], dtype=float) * t.value for t in used), np.zeros(np.shape(next(iter(terms.values())))))
+        """Sum of coefficient x term, of the terms `names` only if given: the value at the reference corner, but for the wires."""
+        return _weighted([t for t in self.terms if names is None or t.name in names], terms)
+
+    def across_wires(self, terms: Mapping[str, ArrayLike]) -> NDArray:
+        """Sum of coefficient x wire: what wires add at any corner."""
+        return _weighted(self.wires, terms)
+
+
+def _weighted(numbers: Iterable[Number], terms: Mapping[str, ArrayLike]) -> NDArray:
+    return sum((np.asarray(terms[n.name], dtype=float) * n.value for n in numbers), np.zeros(np.shape(next(iter(terms.values())))))
 
 
 class FittedBlock(_Described):
@@ -234,7 +243,7 @@ class FittedModel(_Described):
 
     format: Literal["voltfront-model"] = FORMAT
     """What the file is."""
-    version: Literal[6] = MODEL_VERSION
+    version: Literal[7] = MODEL_VERSION
     """Version of this format."""
     technology: str
     """Name of the technology."""

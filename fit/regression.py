@@ -1,7 +1,8 @@
-"""Robust regression of one law: value = offset + (sum of coefficient x structural term) x (corner law over its reference).
+"""Robust regression of one law: value = offset + wires + (sum of coefficient x structural term) x (corner law over its reference).
 
 It is done as for panel data. Within a curve (one variant of a block doing one thing) only the corner differs, so the corner law is
-fitted to the curves' logarithms whatever their heights. What is left of each curve is its height at the reference corner; between curves only
+fitted to the curves' logarithms whatever their heights; so are the coefficients of wires, whose delay is the same at every corner: the flatter a curve,
+the more of it are wires. What is left of each curve is its height at the reference corner; between curves only
 the structure differs, so the coefficients are fitted to the heights. Coefficients are never negative. Rows are weighted by their
 sampling error and bounded in influence (soft L1). What the data cannot determine is left out and says so:
 
@@ -14,6 +15,7 @@ sampling error and bounded in influence (soft L1). What the data cannot determin
 """
 
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,14 +42,17 @@ _LEAST_EFFECT = 1e-9
 """A corner parameter that moves no weighted residual by this over its whole range is not determined by them."""
 _LEAST_REMAINDER = 0.02
 """Least part of a value that must remain above its offset; a remainder below is known too badly and counts as this."""
+LEAST_SUPPLIES = 5
+"""So many supplies tell what does not depend on the supply from the shape of the corner law."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Samples:
-    """Rows to fit. `terms` [rows, terms]; `corners` and the others [rows]: `value` > 0, `offset` the part of it that is known, `sampling_log_sd`,
-    `curve` numbers what differs in the corner only, `variant` the parameter sets."""
+    """Rows to fit. `terms` [rows, terms] and `wires` [rows, wires], those that no corner changes; `corners` and the others [rows]: `value` > 0, `offset`
+    the part of it that is known, `sampling_log_sd`, `curve` numbers what differs in the corner only, `variant` the parameter sets."""
 
     terms: NDArray
+    wires: NDArray
     corners: Corners
     value: NDArray
     offset: NDArray
@@ -57,13 +62,20 @@ class Samples:
 
     def take(self, rows: NDArray) -> "Samples":
         """Only those rows."""
-        names = ("terms", "value", "offset", "sampling_log_sd", "curve", "variant")
+        names = ("terms", "wires", "value", "offset", "sampling_log_sd", "curve", "variant")
         return Samples(corners=Corners(*(axis[rows] for axis in self.corners)), **{name: getattr(self, name)[rows] for name in names})
+
+
+class Start(NamedTuple):
+    """Where a fit starts, and what it keeps where its own rows cannot determine it: corner parameters, and coefficients of wires."""
+
+    corner_values: NDArray
+    wires: NDArray
 
 
 @dataclass(frozen=True, kw_only=True)
 class Estimate:
-    """Coefficients [terms] at the reference corner and corner parameters, each with its status; standard errors are NaN where unknown.
+    """Coefficients [terms] at the reference corner, of wires [wires] at any, and corner parameters, each with its status; errors are NaN where unknown.
 
     `condition` is that of the normalized terms kept; `log_sd` the standard deviation of a prediction for a variant not
     measured (of its logarithm, widened for few variants so that +-1.645 of it covers 90 %).
@@ -74,6 +86,9 @@ class Estimate:
     coefficients: NDArray
     coefficient_errors: NDArray
     coefficient_status: tuple[Status, ...]
+    wires: NDArray
+    wire_errors: NDArray
+    wire_status: tuple[Status, ...]
     corner_values: NDArray
     corner_errors: NDArray
     corner_status: tuple[Status, ...]
@@ -83,7 +98,18 @@ class Estimate:
 
     def predict(self, samples: Samples) -> NDArray:
         """The law at the terms, corners and offsets of `samples` [rows]."""
-        return samples.offset + samples.terms @ self.coefficients * self.law.relative(samples.corners, self.reference, self.corner_values)
+        gates = samples.terms @ self.coefficients * self.law.relative(samples.corners, self.reference, self.corner_values)
+        return samples.offset + samples.wires @ self.wires + gates
+
+
+@dataclass(frozen=True, kw_only=True)
+class _CornerFit:
+    """What tells the rows of a curve apart: corner parameters and coefficients of wires, each with its status."""
+
+    values: NDArray
+    status: tuple[Status, ...]
+    wires: NDArray
+    wire_status: tuple[Status, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,17 +122,16 @@ class _Curves:
     variant: NDArray
 
 
-def estimate(samples: Samples, law: VoltageLaw, reference: Corners, *, select: bool = False, near: NDArray | None = None) -> Estimate:
-    """Fit without standard errors (see `estimate_with_errors`). `near` are corner parameters to start from, and to keep where
-    these corners cannot determine them.
+def estimate(samples: Samples, law: VoltageLaw, reference: Corners, *, select: bool = False, near: Start | None = None) -> Estimate:
+    """Fit without standard errors (see `estimate_with_errors`). `near` is where to start, and what to keep where these corners cannot determine it.
 
     With `select` only those terms are used that lower the error of variants left out in turn. Raises `ModelError`
     if the fit does not converge.
     """
     if not samples.terms.any():
         raise ModelError("structural terms must have one that is not zero, not none; look at the table's parameter columns")
-    values, corner_status = _fit_corners(samples, law, reference, near)
-    curves = _heights(samples, law, reference, values)
+    found_corners = _fit_corners(samples, law, reference, near)
+    curves = _heights(samples, law, reference, found_corners)
     kept = _independent_terms(curves)
     used = _select(curves, kept) if select else kept
     coefficients = np.zeros(samples.terms.shape[1])
@@ -120,16 +145,17 @@ def estimate(samples: Samples, law: VoltageLaw, reference: Corners, *, select: b
         raise ModelError("a coefficient must be above 0, not all 0; look at the table's rows")
     result = Estimate(
         law=law, reference=reference, coefficients=coefficients, coefficient_errors=np.full(len(coefficients), np.nan), coefficient_status=tuple(status),
-        corner_values=values, corner_errors=np.full(len(values), np.nan), corner_status=corner_status,
+        wires=found_corners.wires, wire_errors=np.full(len(found_corners.wires), np.nan), wire_status=found_corners.wire_status,
+        corner_values=found_corners.values, corner_errors=np.full(len(found_corners.values), np.nan), corner_status=found_corners.status,
         condition=float(np.linalg.cond(_normalized(curves.terms[:, used]))), residual_log_sd=np.nan, log_sd=np.nan,
     )  # fmt: skip
     residual = np.log(np.maximum(result.predict(samples), 1e-3 * samples.value) / samples.value)
-    freedom = max(1, len(residual) - np.count_nonzero(coefficients) - corner_status.count("fitted"))
+    freedom = max(1, len(residual) - np.count_nonzero(coefficients) - (*found_corners.status, *found_corners.wire_status).count("fitted"))
     spread = float(np.sqrt(np.sum(residual**2) / freedom))
     return replace(result, residual_log_sd=spread, log_sd=spread)
 
 
-def leave_out(samples: Samples, groups: NDArray, law: VoltageLaw, reference: Corners, near: NDArray | None = None) -> tuple[NDArray, list[Estimate]]:
+def leave_out(samples: Samples, groups: NDArray, law: VoltageLaw, reference: Corners, near: Start | None = None) -> tuple[NDArray, list[Estimate]]:
     """Relative errors [rows] of each row predicted by a fit without its group, and those fits; no fits if there is one group only."""
     errors, fits = np.full(len(samples.value), np.nan), []
     names = np.unique(groups)
@@ -147,11 +173,11 @@ def leave_voltages_out(samples: Samples, law: VoltageLaw, reference: Corners) ->
     for vdd_v in np.unique(samples.corners.vdd_v):
         out = samples.corners.vdd_v == vdd_v
         train, test = samples.take(~out), samples.take(out)
-        values, _ = _fit_corners(train, law, reference)
+        found = _fit_corners(train, law, reference)
         known, at = np.unique(number[~out]), number[out]
         height = np.full(number.max() + 1, np.nan)
-        height[known] = _heights(train, law, reference, values).height
-        errors[out] = (test.offset + height[at] * law.relative(test.corners, reference, values)) / test.value - 1
+        height[known] = _heights(train, law, reference, found).height
+        errors[out] = (test.offset + test.wires @ found.wires + height[at] * law.relative(test.corners, reference, found.values)) / test.value - 1
     return errors
 
 
@@ -164,7 +190,7 @@ def estimate_with_errors(samples: Samples, law: VoltageLaw, reference: Corners, 
     whole = estimate(samples, law, reference, select=select)
     used = np.array([s in ("fitted", "at_bound") for s in whole.coefficient_status])
     same_terms = replace(samples, terms=samples.terms * used)
-    errors, fits = leave_out(same_terms, samples.variant, law, reference, whole.corner_values)
+    errors, fits = leave_out(same_terms, samples.variant, law, reference, Start(whole.corner_values, whole.wires))
     if not fits:
         rows = len(samples.value)
         return replace(whole, log_sd=whole.residual_log_sd * student_t.ppf(0.95, max(1, rows - 1)) / NORMAL_90), errors
@@ -180,45 +206,55 @@ def estimate_with_errors(samples: Samples, law: VoltageLaw, reference: Corners, 
     per_variant = np.array([np.mean(logs[samples.variant == v] ** 2) for v in np.unique(samples.variant)])
     log_sd = float(np.sqrt(per_variant.mean()) * student_t.ppf(0.95, n - 1) / NORMAL_90)
     return replace(
-        whole, coefficient_errors=jackknife("coefficients", "coefficient_status"), corner_errors=jackknife("corner_values", "corner_status"),
-        log_sd=max(log_sd, whole.residual_log_sd),
+        whole, coefficient_errors=jackknife("coefficients", "coefficient_status"), wire_errors=jackknife("wires", "wire_status"),
+        corner_errors=jackknife("corner_values", "corner_status"), log_sd=max(log_sd, whole.residual_log_sd),
     ), errors  # fmt: skip
 
 
-def _remainder(samples: Samples) -> tuple[NDArray, NDArray]:
-    """What is above the offset, and the weight of its logarithm."""
-    above = np.maximum(samples.value - samples.offset, _LEAST_REMAINDER * samples.value)
-    weight = above / samples.value / np.hypot(samples.sampling_log_sd, MODEL_ERROR_FLOOR)
-    return above, weight / weight.max()
+def _remainder(samples: Samples, wires: NDArray) -> tuple[NDArray, NDArray]:
+    """What is above the offset and the wires, and the weight of its logarithm: errors are those of the whole value."""
+    precision = 1 / np.hypot(samples.sampling_log_sd, MODEL_ERROR_FLOOR)
+    above = np.maximum(samples.value - samples.offset - samples.wires @ wires, _LEAST_REMAINDER * samples.value)
+    return above, above / samples.value * precision / precision.max()
 
 
-def _fit_corners(samples: Samples, law: VoltageLaw, reference: Corners, near: NDArray | None = None) -> tuple[NDArray, tuple[Status, ...]]:
-    """Corner parameters, and the status of each: as many of an axis are fitted as it has values but one."""
+def _fit_corners(samples: Samples, law: VoltageLaw, reference: Corners, near: Start | None = None) -> _CornerFit:
+    """Corner parameters and coefficients of wires, with the status of each: as many of an axis are fitted as it has values but one, wires with enough
+    supplies."""
     left = {axis: len(np.unique(values)) - 1 for axis, values in zip(CORNER_AXES, samples.corners, strict=True)}
-    several = []
+    of_wires, several = samples.wires.shape[1], []
+    enough = left["vdd_v"] >= LEAST_SUPPLIES - 1
     for p in law.parameters:
         several.append(left[p.axis] > 0)
         left[p.axis] -= 1
-    free = np.array(several, dtype=bool)
-    low, high = _corner_bounds(law, samples.corners.vdd_v)
-    values = np.clip(law.assumed() if near is None else near, low, high)
+    free = np.array([*several, *[enough] * of_wires], dtype=bool)
+    corner_low, corner_high = _corner_bounds(law, samples.corners.vdd_v)
+    low, high = np.concatenate([corner_low, np.zeros(of_wires)]), np.concatenate([corner_high, _most_of_wires(samples)])
+    start = np.concatenate([law.assumed(), np.zeros(of_wires)] if near is None else [near.corner_values, near.wires])
+    values = np.clip(start, low, high)
     kept: Status = "assumed" if near is None else "shared"
+    parameters = len(law.parameters)
+
+    def result(status: list[Status]) -> _CornerFit:
+        return _CornerFit(
+            values=values[:parameters], status=tuple(status[:parameters]), wires=values[parameters:], wire_status=tuple(status[parameters:])
+        )
+
     if not free.any():
-        return values, (kept,) * len(values)
-    above, weight = _remainder(samples)
-    log_value = np.log(above)
+        return result([kept] * len(values))
     _, number = np.unique(samples.curve, return_inverse=True)
-    total = np.bincount(number, weights=weight)
 
     def residual(theta: NDArray) -> NDArray:
         full = values.copy()
         full[free] = theta
-        rest = log_value - np.log(law.relative(samples.corners, reference, full))
+        above, weight = _remainder(samples, full[parameters:])
+        rest = np.log(above / law.relative(samples.corners, reference, full[:parameters]))
+        total = np.bincount(number, weights=weight)
         return weight * (rest - (np.bincount(number, weights=weight * rest) / total)[number])
 
-    begin = values if near is None else near
-    begin = np.clip(begin[free], low[free] + 1e-3 * (high - low)[free], high[free] - 1e-3 * (high - low)[free])
-    options = {"bounds": (low[free], high[free]), "x_scale": (high - low)[free]}
+    span = high - low
+    begin = np.clip(start[free], low[free] + 1e-3 * span[free], high[free] - 1e-3 * span[free])
+    options = {"bounds": (low[free], high[free]), "x_scale": span[free]}
     if near is None:
         begin = least_squares(residual, begin, **options).x
     spread = max(1.4826 * np.median(np.abs(residual(begin))), 1e-4)
@@ -226,17 +262,23 @@ def _fit_corners(samples: Samples, law: VoltageLaw, reference: Corners, near: ND
     if solution.status <= 0 or not np.all(np.isfinite(solution.x)):
         raise ModelError(f"fit of the {law.name} law must converge, not stop with: {solution.message}; look at the table's rows")
     # What moves no residual, such as the growth of a share that is 0, is not determined either: it keeps its value.
-    moves = np.abs(solution.jac).max(axis=0) * (high - low)[free] > _LEAST_EFFECT
+    moves = np.abs(solution.jac).max(axis=0) * span[free] > _LEAST_EFFECT
     free[free] = moves
     values[free] = solution.x[moves]
-    edge = 1e-3 * (high - low)
-    inner = (values > low + edge) & (values < high - edge)
-    return values, tuple(kept if not f else "fitted" if i else "at_bound" for f, i in zip(free, inner, strict=True))
+    values[parameters:][values[parameters:] < 2e-3 * high[parameters:]] = 0.0
+    inner = (values > low + 1e-3 * span) & (values < high - 1e-3 * span)
+    return result([kept if not f else "fitted" if i else "at_bound" for f, i in zip(free, inner, strict=True)])
 
 
-def _heights(samples: Samples, law: VoltageLaw, reference: Corners, values: NDArray) -> _Curves:
-    above, weight = _remainder(samples)
-    rest = np.log(above / law.relative(samples.corners, reference, values))
+def _most_of_wires(samples: Samples) -> NDArray:
+    """[wires] the coefficient with which the wires of one row would take all of its value."""
+    above, _ = _remainder(samples, np.zeros(samples.wires.shape[1]))
+    return np.array([np.min(above[term > 0] / term[term > 0]) if (term > 0).any() else 1.0 for term in samples.wires.T])
+
+
+def _heights(samples: Samples, law: VoltageLaw, reference: Corners, found: _CornerFit) -> _Curves:
+    above, weight = _remainder(samples, found.wires)
+    rest = np.log(above / law.relative(samples.corners, reference, found.values))
     _, first, number = np.unique(samples.curve, return_index=True, return_inverse=True)
     total = np.bincount(number, weights=weight)
     return _Curves(

@@ -178,6 +178,7 @@ def _paths_table(model: FittedModel) -> str:
     rows = ["| path | part of a period, at most | delay at the reference corner | terms | designs left out, mean | worst |", "| --- " * 6 + "|"]
     for name, path in sorted(model.paths.items(), key=lambda item: -item[1].most):
         used = [f"{quantity_text(t.value, t.unit)} x {t.formula}" if t.formula != "1" else quantity_text(t.value, t.unit) for t in path.law.terms if t.value]
+        used += [f"{quantity_text(wire.value, wire.unit)} x {wire.formula} of wires" for wire in path.law.wires if wire.value]
         e = path.law.left_out
         memory = f"access of {path.memory} + " if path.memory else ""
         left_out = (percent_text(error) for error in ((e.mean, e.worst) if e else (None, None)))

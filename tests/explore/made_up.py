@@ -44,7 +44,8 @@ def slow() -> FittedModel:
     """That of a process on which everything takes a quarter longer."""
 
     def slower(law):
-        return law.model_copy(update={"terms": tuple(term.model_copy(update={"value": term.value * 1.25}) for term in law.terms)})
+        numbers = {"terms": law.terms, "wires": law.wires}
+        return law.model_copy(update={key: tuple(n.model_copy(update={"value": n.value * 1.25}) for n in own) for key, own in numbers.items()})
 
     blocks = {
         name: block.model_copy(update={"laws": {q: slower(law) if q in DELAYS else law for q, law in block.laws.items()}})

@@ -283,7 +283,7 @@ def test_the_model_file_reads_back_and_refuses_what_it_is_not(noisy, tmp_path):
         read_model(noisy, technology="other")
     content = json.loads(noisy.read_text())
     for change, message in (
-        ({"version": 1}, "version of a model must be 6, not 1"), ({"format": "x"}, "file must be a voltfront-model"), ({"blocks": 3}, "differ at blocks"),
+        ({"version": 1}, "version of a model must be 7, not 1"), ({"format": "x"}, "file must be a voltfront-model"), ({"blocks": 3}, "differ at blocks"),
     ):  # fmt: skip
         (tmp_path / "m.json").write_text(json.dumps(content | change))
         with pytest.raises(ConfigError, match=message):

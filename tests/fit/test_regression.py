@@ -7,7 +7,7 @@ import pytest
 
 from fit.estimation import compare_delay_laws
 from fit.laws import DELAY_LAWS, VOLTAGE_LAWS, Corners, alpha_power_delay, ekv_delay, leakage_power, resistive_ekv_delay, saturated_ekv_delay, switching_energy
-from fit.regression import Samples, estimate, estimate_with_errors, leave_out, leave_voltages_out
+from fit.regression import Samples, Start, estimate, estimate_with_errors, leave_out, leave_voltages_out
 from hw.errors import ModelError
 
 REFERENCE = Corners(np.float64(1.0), np.float64(25.0), np.float64(0.0))
@@ -39,8 +39,8 @@ def rows(terms, voltages, law, values, rng, *, variant_sd=0.0, row_sd=0.0, truth
     value = value * np.exp(rng.normal(0, variant_sd, len(terms)) if variant_sd else np.zeros(len(terms)))[number]
     value = value * np.exp(rng.normal(0, row_sd, len(value)) if row_sd else 0.0)
     return Samples(
-        terms=terms[number], corners=at(vdd_v), value=value, offset=np.zeros(len(value)), sampling_log_sd=np.full(len(value), row_sd), curve=number,
-        variant=number,
+        terms=terms[number], wires=np.zeros((len(value), 0)), corners=at(vdd_v), value=value, offset=np.zeros(len(value)),
+        sampling_log_sd=np.full(len(value), row_sd), curve=number, variant=number,
     )  # fmt: skip
 
 
@@ -103,7 +103,7 @@ def test_temperature_and_bias_are_fitted_as_soon_as_they_vary():
     for temperature_c, bias in ((25.0, 0.0), (85.0, 0.0), (125.0, 0.0), (25.0, 0.5)):
         corners = at(samples.corners.vdd_v, temperature_c, bias)
         parts.append(replace(samples, corners=corners, value=samples.terms @ TRUTH * law.relative(corners, REFERENCE, values)))
-    names = ("terms", "value", "offset", "sampling_log_sd", "curve", "variant")
+    names = ("terms", "wires", "value", "offset", "sampling_log_sd", "curve", "variant")
     joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
     every = Samples(corners=Corners(*(np.concatenate(axis) for axis in zip(*(part.corners for part in parts), strict=True))), **joined)
     fit = estimate(every, law, REFERENCE)
@@ -120,6 +120,26 @@ def test_a_known_offset_keeps_its_own_shape():
     fit = estimate(replace(samples, value=samples.value + offset, offset=offset), law, REFERENCE)
     np.testing.assert_allclose(fit.coefficients, TRUTH, rtol=1e-3)
     np.testing.assert_allclose(fit.predict(replace(samples, offset=offset)), samples.value + offset, rtol=1e-4)
+
+
+def test_wires_are_told_from_gates_by_what_the_supply_does_not_change():
+    """value = wires + logic(V): given back with six supplies; with four, or without a start that knows them, there are none."""
+    rng = np.random.default_rng(10)
+    law, values = VOLTAGE_LAWS["resistive_ekv"], (0.4, 0.5, 1.2)
+    gates = rows(variants(8, rng), VOLTAGES, law, values, rng)
+    lengths = rng.uniform(0.1, 1.0, 8)[gates.curve]
+    wire = 0.4 * np.median(gates.value)
+    samples = replace(gates, wires=lengths[:, None], value=gates.value + wire * lengths)
+    fit = estimate(samples, law, REFERENCE)
+    assert fit.wires == pytest.approx([wire], rel=0.02) and fit.wire_status == ("fitted",)
+    np.testing.assert_allclose(fit.coefficients, TRUTH, rtol=0.02)
+    np.testing.assert_allclose(fit.predict(samples), samples.value, rtol=2e-3)
+    few = samples.take(np.isin(samples.corners.vdd_v, [0.5, 0.6, 0.8, 1.0]))
+    assert estimate(few, law, REFERENCE).wire_status == ("assumed",) and estimate(few, law, REFERENCE).wires == [0.0]
+    shared = estimate(few, law, REFERENCE, near=Start(fit.corner_values, fit.wires))
+    assert shared.wire_status == ("shared",) and shared.wires == fit.wires
+    without = estimate(gates, law, REFERENCE)
+    np.testing.assert_allclose(without.predict(gates), gates.value, rtol=1e-3)
 
 
 def test_terms_that_only_follow_the_noise_are_not_used():
@@ -208,7 +228,7 @@ def test_a_parameter_of_a_share_that_is_not_there_keeps_its_value():
     law = VOLTAGE_LAWS["switching"]
     parts = [rows(variants(6, rng), VOLTAGES[[0, 5]], law, (0.15,), rng) for _ in range(3)]
     corners = at(np.concatenate([part.corners.vdd_v for part in parts]), back_bias_v=np.repeat([0.0, 0.5, 1.0], len(parts[0].value)))
-    merged = {name: np.concatenate([getattr(part, name) for part in parts]) for name in ("terms", "value", "offset", "sampling_log_sd")}
+    merged = {name: np.concatenate([getattr(part, name) for part in parts]) for name in ("terms", "wires", "value", "offset", "sampling_log_sd")}
     number = np.concatenate([part.curve + 6 * i for i, part in enumerate(parts)])
     fit = estimate(Samples(corners=corners, curve=number % 6, variant=number % 6, **merged), law, REFERENCE)
     known = dict(zip((p.name for p in law.parameters), fit.corner_status, strict=True))
