@@ -29,6 +29,7 @@ NOT_RUN = {
     r"make rtl .*": "calls `voltfront rtl` with these, as its recipe says, which is checked",
     r"voltfront (characterize|placement) .*": "synthesis and placement of whole designs, minutes",
     r"voltfront simulate --design small --layers conv3": "tests/hw/test_cli.py runs it",
+    r"voltfront simulate .* --whole .*": "whole networks on a large design, minutes",
     r"voltfront technology my.yaml|export PDK_ROOT=.*": "tests/flow/test_own_pdk.py follows the page, where an open PDK is at hand",
     r"voltfront fit --technology my130 .*": "fits what the command before it measured",
     r"voltfront explore --space small": "minutes on the real model; the tutorial explores a space of its own",
